@@ -31,6 +31,7 @@ from .evaluation import evaluate as evaluate
 from .evaluation import evaluate_datasets as evaluate_datasets
 from .evaluation import load_evaluation as load_evaluation
 from .evaluation import rank as rank
+from .exporting.export import export as export
 from .finetuning import Advice as Advice
 from .finetuning import Benchmark as Benchmark
 from .finetuning import FineTunedClassifier as FineTunedClassifier

@@ -34,6 +34,7 @@ ORDER = (
     "evaluation",
     "cleaning",
     "finetuning",
+    "exporting",
     "diagnosis",
     "serving",
     "jobs",

@@ -7,12 +7,15 @@ from pathlib import Path
 
 from embedpipe.errors import UsageError
 
+#: What `embedpipe export` makes.
+EXPORTED = "an exported model"
 #: Names that a folder of a kind has, and the kind.
 KINDS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("_delta_log",), "a feature store"),
     (("head.skops", "manifest.json"), "a head"),
     (("run.json", "cells"), "the folder of a benchmark"),
     (("backbone.safetensors", "result.json"), "the folder of a fine-tuning run"),
+    (("model.json", "predict.py"), EXPORTED),
 )
 
 

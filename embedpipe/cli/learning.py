@@ -1,13 +1,16 @@
-"""The verbs of heads: fit, predict."""
+"""The verbs of heads: fit, predict, export."""
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from embedpipe._utils.folder_kinds import EXPORTED, folder_kind
+from embedpipe._utils.option_names import option
 from embedpipe.backbones.options import ReloadOptions
 from embedpipe.cli import show, tables
 from embedpipe.cli.app import PARTLY_FAILED, Store, app
@@ -18,6 +21,7 @@ from embedpipe.cli.options import (
     Verbose,
     check_picture,
     exits_cleanly,
+    reads_stored_places,
     shows_progress,
     with_options,
 )
@@ -26,6 +30,7 @@ from embedpipe.cli.tables import FORMATS
 from embedpipe.embedding.failure_limit import FailureLimit
 from embedpipe.embedding.options import ComputeOptions
 from embedpipe.errors import UsageError
+from embedpipe.exporting.options import ExportOptions
 from embedpipe.heads.options import FitOptions
 from embedpipe.sources.options import SourceOptions
 
@@ -112,7 +117,7 @@ def fit(
 @exits_cleanly
 @with_options(SourceOptions, ReloadOptions, ComputeOptions)
 def predict(
-    head: Annotated[str, typer.Argument(metavar="HEAD", help="Folder of a head.")],
+    head: Annotated[str, typer.Argument(metavar="HEAD", help="Folder of a head, or of an exported model.")],
     source: Annotated[
         list[str],
         typer.Argument(
@@ -141,13 +146,12 @@ def predict(
 
     Example: `embedpipe predict photos.head new_photos --to predictions.xlsx`
     """
-    from embedpipe.heads import load_head
     from embedpipe.store import FeatureStore
 
     to = tables.new_file(PREDICTIONS) if to is None else to
     tables.check_table(to)
     limit = FailureLimit.parse(max_failed or "0")
-    loaded = load_head(head, trust=options["trust"])
+    loaded, options = _load(head, options)
     # Several arguments are files, by path or URL; as strings, a head of texts would take them for texts.
     items: Any = source[0] if len(source) == 1 else [path if "://" in path else Path(path) for path in source]
     if isinstance(items, str) and FeatureStore.exists(items):
@@ -164,6 +168,63 @@ def predict(
     if summary["failed"] and not as_json:
         show.failed_rows(table, to, file=sys.stderr)
     return PARTLY_FAILED if limit.is_exceeded(summary["failed"], summary["rows"]) else 0
+
+
+@app.command(rich_help_panel="Learn")
+@exits_cleanly
+@reads_stored_places
+@with_options(ExportOptions, ReloadOptions)
+def export(
+    head: Annotated[str, typer.Argument(metavar="HEAD", help="Folder of a head.")],
+    *,
+    to: Annotated[
+        Path, typer.Option("--to", help="A new folder for the model; that of an exported model is replaced.")
+    ],
+    store: Annotated[
+        str | None,
+        typer.Option(
+            "--store", help="The store with the rows to compare on. Default: the one that the head was fitted on."
+        ),
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    **options: Any,
+) -> None:
+    """Write a head and its network as one ONNX graph, in a folder with a predict.py that needs no embedpipe.
+
+    Before the folder is put in place, the model is compared with the head on rows that the head was not fitted on.
+
+    Example: `embedpipe export photos.head --to photos.model`
+    """
+    from embedpipe.exporting.export import export as run
+
+    done = run(head, to, store=store, progress=shows_progress(quiet, as_json), **options)
+    if as_json:
+        show.json_value(done.to_dict())
+    elif not quiet:
+        print(f"{done.format}, {done.precision}, {sum(done.files.values()) / 1e6:,.1f} MB in {to}")
+        print(done.comparison.words)
+        print(f"python {to / 'predict.py'} NEW --to predictions.csv")
+
+
+def _load(head: str, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Return a head or an exported model, and the options of its ``predict``."""
+    folder = Path(head).parent if head.endswith((".onnx", ".xml")) else Path(head)
+    if folder_kind(folder) != EXPORTED:
+        from embedpipe.heads import load_head
+
+        return load_head(head, trust=options["trust"]), options
+    from embedpipe.exporting import load_exported
+
+    for cls in (ReloadOptions, ComputeOptions):
+        for field in dataclasses.fields(cls):
+            if options[field.name] != field.default:
+                raise UsageError(
+                    f"{option(field.name)} is for the network of a head, and {head!r} is an exported model: leave it "
+                    "out"
+                )
+    return load_exported(folder), {field.name: options[field.name] for field in dataclasses.fields(SourceOptions)}
 
 
 def _draw_confusion(head: Any, picture: Path) -> bool:

@@ -189,7 +189,7 @@ def test_help_lists_the_verbs_by_group() -> None:
             *("shift", "next", "reduce", "push", "pull"),
         ],
         "Search": ["map", "export-table", "index", "search", "view"],
-        "Learn": ["fit", "predict", "serve"],
+        "Learn": ["fit", "predict", "export", "serve"],
         "Compare": ["evaluate", "rank"],
         "Fine-tune": ["finetune", "benchmark", "advise"],
         "Jobs": ["run"],

@@ -32,6 +32,7 @@ NOT_RUN = {
     **dict.fromkeys(("Benchmark", "benchmark", "finetune"), "trains networks for minutes"),
     **dict.fromkeys(("serve", "view"), "serves until it is stopped"),
     **dict.fromkeys(("push", "pull"), "needs the hub and a token"),
+    "export": "writes a graph of a network for half a minute",
     "next": "needs a store with rows without a label",
 }
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE

@@ -24,7 +24,15 @@ _FILL_ORDER, _OFFSETS, _ORIENTATION, _SAMPLES, _ROWS, _SIZES, _PLANAR, _PREDICTO
     284,
     317,
 )
-_TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_SIZES, _EXTRA, _FORMAT, _PROFILE = 322, 323, 324, 325, 338, 339, 34675
+_TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_SIZES, _EXTRA, _FORMAT, _COLOUR_PROFILE = (
+    322,
+    323,
+    324,
+    325,
+    338,
+    339,
+    34675,
+)
 
 #: Number of channels of each photometric interpretation: white is zero, black is zero, RGB, CMYK.
 _COLOURS = {0: 1, 1: 1, 2: 3, 5: 4}
@@ -36,7 +44,7 @@ _LOSSLESS = (1, 5, 8, 32946, 32773, 50000, 34925)
 
 #: Sample format -> kind of number in numpy, and depths in bits: unsigned and signed integers, and floats.
 _KINDS = {1: "u", 2: "i", 3: "f"}
-_DEPTHS = {1: (*range(1, 33), 64), 2: (8, 16, 32, 64), 3: (16, 32, 64)}
+_DEPTHS_OF = {1: (*range(1, 33), 64), 2: (8, 16, 32, 64), 3: (16, 32, 64)}
 
 _OPACITY: dict[int, Opacity] = {1: "premultiplied", 2: "straight"}
 
@@ -82,7 +90,7 @@ class TiffPage:
         bits, format = next(iter(self._bits)), next(iter(self._formats))
         return (
             (len(self._bits), len(self._formats)) == (1, 1)
-            and bits in _DEPTHS.get(format, ())
+            and bits in _DEPTHS_OF.get(format, ())
             and self.compression in _LOSSLESS
             and self.photometric in _COLOURS
             and self.samples >= _COLOURS[self.photometric] + bool(self._opacity)
@@ -97,7 +105,7 @@ class TiffPage:
     @property
     def profile(self) -> bytes | None:
         """The colour profile."""
-        value = self._tags.get(_PROFILE)
+        value = self._tags.get(_COLOUR_PROFILE)
         return value if isinstance(value, bytes) else None
 
     @property

@@ -64,6 +64,22 @@ class FastTokenizer:
         #: Whether the first token is a class token.
         self.class_token = self._core.encode("").ids[:1] == [tokenizer.cls_token_id]
 
+    def to_json(self) -> str:
+        """Return the content of a ``tokenizer.json`` with its limit of tokens and without padding."""
+        return str(self._core.to_str())
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides tokens and batches beside that file."""
+        return {
+            "prompt": self._prompt,
+            "lower": self._lower,
+            "window": self._window,
+            "rows": self._rows,
+            "pad": self._pad,
+            "type_pad": self._type_pad,
+        }
+
     def split(self, text: str, whole: bool) -> Tokens:
         """Return the tokens of a text; see `Tokenizer.split`."""
         text = self._prompt + text
