@@ -36,11 +36,11 @@ class BenchmarkFields(TypedDict, total=False):
 class CleanFields(TypedDict, total=False):
     label: str
     layer: str | None
+    seed: int
     group: str | None
     near_duplicates: float
     outlier_z: float
     neighbours: int
-    seed: int
 
 class ComputeFields(TypedDict, total=False):
     device: str | None
@@ -115,11 +115,11 @@ class ImportFields(TypedDict, total=False):
     compress: bool
 
 class NextFields(TypedDict, total=False):
-    count: int
     label: str
     layer: str | None
-    skip_simulation: bool
     seed: int
+    count: int
+    skip_simulation: bool
 
 class PushFields(TypedDict, total=False):
     license: str | None
@@ -177,10 +177,10 @@ class ServeFields(TypedDict, total=False):
 class ShiftFields(TypedDict, total=False):
     label: str
     layer: str | None
+    seed: int
     splits: tuple[str, ...]
     alpha: float
     permutations: int
-    seed: int
 
 class SourceFields(TypedDict, total=False):
     prefix: str

@@ -16,7 +16,7 @@ from embedpipe._utils.progress import Progress
 from embedpipe.cleaning.comparable import require_comparable
 from embedpipe.cleaning.duplicates import Pairs, equal_content, find_pairs, pairs_between
 from embedpipe.cleaning.findings import Findings, Recorder
-from embedpipe.cleaning.held_out import held_out_probabilities
+from embedpipe.cleaning.held_out import FOLDS, fold_rows, held_out_probabilities
 from embedpipe.cleaning.label_errors import LabelErrors, find_label_errors, with_neighbours
 from embedpipe.cleaning.options import CleanOptions
 from embedpipe.cleaning.outliers import robust_z
@@ -30,7 +30,6 @@ from embedpipe.neighbours.exact import nearest_rows, normalised
 from embedpipe.neighbours.graph import Graph, RowSearch, neighbour_graph
 from embedpipe.report.drawing.wording import counted
 from embedpipe.splits.groups import find_groups, merge_groupings
-from embedpipe.splits.make import make_splits
 from embedpipe.splits.split_column import parse_split_names
 from embedpipe.splits.stored_hashes import stored_hashes
 from embedpipe.store import FeatureStore
@@ -44,9 +43,6 @@ Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
 #: Of more labelled rows, linear discriminants predict labels: logistic regression would take minutes.
 MOST_FOR_LOGREG = 20_000
-FOLDS = 5
-#: Rows whose label is predicted by fewer rows of its class than this are not judged.
-LEAST_OF_A_CLASS = FOLDS
 
 
 @takes_options(CleanOptions)
@@ -237,43 +233,30 @@ def _label_errors(
 ) -> tuple[LabelErrors, list[str], list[str]]:
     """Predict the labelled rows by folds that keep duplicates and groups together, and judge their labels."""
     labelled = np.flatnonzero(pc.is_valid(rows[options.label]).to_numpy(zero_copy_only=False))
-    classes, kinds = np.unique(y, return_inverse=True)
     groups = duplicates = join_groups(np.arange(len(X)), pairs.rows, pairs.related)
     if options.group is not None:
         own = find_groups(len(X), rows[options.group].to_pylist(), None, "copies").numbers
         assert own is not None  # groups were given
         groups = merge_groupings([duplicates, own])
-    groups = groups[labelled]
     nothing = LabelErrors(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), [])
-    names = [str(value) for value in classes.tolist()]
-    if len(classes) < 2:
-        return nothing, names, ["labels are not judged: all are the same"]
+    if len(np.unique(y)) < 2:
+        return nothing, [], ["labels are not judged: all are the same"]
     try:
-        splits = make_splits(
-            [str(row) for row in labelled],
-            y,
-            task="classification",
-            groups=groups.tolist(),
-            near_duplicates=None,
-            folds=FOLDS,
-            repeats=1,
-            seed=options.seed,
-        )
+        folds = fold_rows(y, groups[labelled], options.seed)
     except TrainingDataError as error:
-        return nothing, names, [f"labels are not judged: {error}"]
-    head = "logreg" if len(labelled) <= MOST_FOR_LOGREG else "lda"
-    with show.step(f"predicting labels by {head}", len(splits.resamples), "folds") as advance:
-        probabilities = held_out_probabilities(X, labelled, y, splits, head, advance)
-    judged = np.flatnonzero(np.isfinite(probabilities).all(axis=1))
+        return nothing, [], [f"labels are not judged: {error}"]
+    judged = labelled[folds.rows]
+    classes, kinds = np.unique(y[folds.rows], return_inverse=True)
+    head = "logreg" if len(judged) <= MOST_FOR_LOGREG else "lda"
+    with show.step(f"predicting labels by {head}", FOLDS, "folds") as advance:
+        probabilities = held_out_probabilities(X, judged, y[folds.rows], folds.splits, head, advance)
     place = np.full(len(X), -1)
-    place[labelled[judged]] = np.arange(len(judged))
-    near = place[graph.positions[labelled[judged]]]
-    near = np.where(graph.positions[labelled[judged]] >= 0, near, -1)
-    joined = with_neighbours(probabilities[judged], kinds[judged], near, graph.scores[labelled[judged]])
-    errors = find_label_errors(joined, kinds[judged])
-    notes = [f"labels were predicted by {head} in {FOLDS} folds", *splits.notes]
-    found = LabelErrors(labelled[judged][errors.rows], errors.proposed, errors.scores, errors.confused)
-    return found, names, notes
+    place[judged] = np.arange(len(judged))
+    near = np.where(graph.positions[judged] >= 0, place[graph.positions[judged]], -1)
+    errors = find_label_errors(with_neighbours(probabilities, kinds, near, graph.scores[judged]), kinds)
+    found = LabelErrors(judged[errors.rows], errors.proposed, errors.scores, errors.confused)
+    notes = [f"labels were predicted by {head} in {FOLDS} folds", *folds.notes]
+    return found, [str(value) for value in classes.tolist()], notes
 
 
 def _record_other_store(

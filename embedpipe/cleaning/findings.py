@@ -14,10 +14,8 @@ import pyarrow.compute as pc
 from embedpipe._utils.notebook.html_tables import html_table
 from embedpipe.cleaning.kinds import DROPPED, KINDS
 from embedpipe.report.drawing.wording import counted
-from embedpipe.report.tables import TABLE_SUFFIXES, check_table, write_table
+from embedpipe.report.tables import is_page, write_table
 from embedpipe.store.schema import EXCLUDED
-
-PAGES = (".html", ".htm")
 
 
 class Recorder:
@@ -170,7 +168,7 @@ class Findings:
         UsageError
             If the name has another suffix, or cannot be that of a file.
         """
-        if check_findings(to).suffix.lower() in PAGES:
+        if is_page(to):
             self.to_html(to)
             return []
         return write_table(self.table, to)
@@ -201,8 +199,3 @@ class Findings:
 
     def _repr_html_(self) -> str:
         return html_table(f"Findings in {counted(self.rows, 'row')}", {k: f"{n:,}" for k, n in self.counts.items()})
-
-
-def check_findings(to: str | Path) -> Path:
-    """Return the path of a page or table; raise UsageError or MissingExtraError if it cannot be written."""
-    return check_table(to, (*PAGES, *TABLE_SUFFIXES))

@@ -11,7 +11,16 @@ from embedpipe.neighbours.options import NEAR_DUPLICATE_COSINE
 
 
 @dataclass(frozen=True, kw_only=True)
-class CleanOptions:
+class RowOptions:
+    """Which column of labels and which vectors are read, and how what is random is drawn."""
+
+    label: str = field(default="label", metadata={"help": "The column of labels."})
+    layer: str | None = field(default=None, metadata={"help": "The layer that is read, where the store has several."})
+    seed: int = field(default=0, metadata={"help": "Seed of everything that is drawn, such as folds."})
+
+
+@dataclass(frozen=True, kw_only=True)
+class CleanOptions(RowOptions):
     """What counts as a finding.
 
     Raises
@@ -20,10 +29,6 @@ class CleanOptions:
         If a value is out of range.
     """
 
-    label: str = field(default="label", metadata={"help": "The column of labels."})
-    layer: str | None = field(
-        default=None, metadata={"help": "The layer whose vectors are compared, where the store has several."}
-    )
     group: str | None = field(
         default=None,
         metadata={"help": "Column of values, such as patients, that one fold predicts together."},
@@ -37,7 +42,6 @@ class CleanOptions:
         metadata={"help": "Robust standard deviations from which the distance to the neighbours makes an outlier."},
     )
     neighbours: int = field(default=20, metadata={"help": "Neighbours of each row in the graph."})
-    seed: int = field(default=0, metadata={"help": "Seed of the folds."})
 
     def __post_init__(self) -> None:
         if not 0 < self.near_duplicates <= 1:
@@ -49,7 +53,7 @@ class CleanOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShiftOptions:
+class ShiftOptions(RowOptions):
     """What is compared, and when it counts as a shift.
 
     Raises
@@ -58,24 +62,19 @@ class ShiftOptions:
         If a value is out of range.
     """
 
-    label: str = field(default="label", metadata={"help": "The column of labels, for the expected accuracy."})
-    layer: str | None = field(
-        default=None, metadata={"help": "The layer that is compared, where the store has several."}
-    )
     splits: tuple[str, ...] = field(
-        default=("train", "test"),
-        metadata={"help": "Two splits of the store, such as train,test, if no other store is given."},
+        default=(),
+        metadata={
+            "help": "Two splits of the store to compare (default: train,test); beside another store, one: the old rows."
+        },
     )
     alpha: float = field(default=0.05, metadata={"help": "p-value from which rows count as shifted."})
     permutations: int = field(default=500, metadata={"help": "Random relabellings of the test."})
-    seed: int = field(default=0, metadata={"help": "Seed of the rows that are drawn, the relabellings and the folds."})
 
     def __post_init__(self) -> None:
         if not 0 < self.alpha < 1:
             raise UsageError(f"{option('alpha')} must be in (0, 1), got {self.alpha}")
         object.__setattr__(self, "splits", split_names(self.splits))
-        if len(self.splits) != 2:
-            raise UsageError(f"{option('splits')} must be two splits, got {len(self.splits)}: {', '.join(self.splits)}")
         if self.permutations < 1 / self.alpha:
             raise UsageError(
                 f"{option('permutations')} must be >= {1 / self.alpha:g} for {option('alpha', self.alpha)}, got "
@@ -84,7 +83,7 @@ class ShiftOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NextOptions:
+class NextOptions(RowOptions):
     """How many items are chosen, and by what.
 
     Raises
@@ -94,12 +93,9 @@ class NextOptions:
     """
 
     count: int = field(default=100, metadata={"help": "Items to choose."})
-    label: str = field(default="label", metadata={"help": "The column of labels."})
-    layer: str | None = field(default=None, metadata={"help": "The layer that is read, where the store has several."})
     skip_simulation: bool = field(
         default=False, metadata={"help": "Do not compare with random choices on the labelled rows."}
     )
-    seed: int = field(default=0, metadata={"help": "Seed of everything that is drawn."})
 
     def __post_init__(self) -> None:
         if self.count < 1:

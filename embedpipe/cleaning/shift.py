@@ -18,8 +18,8 @@ from embedpipe._utils.option_names import option
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe.cleaning.comparable import require_comparable
-from embedpipe.cleaning.held_out import held_out_probabilities
 from embedpipe.cleaning.options import ShiftOptions
+from embedpipe.cleaning.shifts.forecasting import Forecaster
 from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.estimators.wrappers.base import fit_on
 from embedpipe.heads.options import FitOptions
@@ -28,8 +28,8 @@ from embedpipe.heads.training.training_data import labels_of
 from embedpipe.heads.training.vectors import read_finite
 from embedpipe.neighbours.exact import normalised
 from embedpipe.report.drawing.wording import counted
+from embedpipe.report.tables import is_page, write_table
 from embedpipe.sources.listing import split_name
-from embedpipe.splits.make import make_splits
 from embedpipe.statistics.percentages import percent
 from embedpipe.statistics.two_sample import mmd_test
 from embedpipe.store import FeatureStore
@@ -43,6 +43,11 @@ Vectors = npt.NDArray[np.float32]
 #: Rows of each side that the test compares, and of labelled rows that heads are fitted on.
 TESTED_ROWS, FITTED_ROWS = 2000, 20_000
 FOLDS = 5
+#: AUC of a classifier that cannot tell the sides apart. On few or equal rows, folds give less: a row that one fold has
+#: learned as an old one is then predicted to be old where it is new.
+CHANCE = 0.5
+#: Columns of new rows that the table of moved rows has beside the id.
+SHOWN_COLUMNS = ("text", "uri")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -57,11 +62,11 @@ class Shift:
         Of no difference, by the permutation test of `embedpipe.statistics.mmd_test`.
     auc : float
         Area under the ROC curve of a linear classifier that tells the sides apart, on rows that it was not fitted on:
-        the size of the effect; 0.5 if it cannot, 1 if always.
+        the size of the effect; 0.5 if it cannot, 1 if always. What is below 0.5 is no shift, and counts as 0.5.
     rows : tuple of (int, int)
     moved : pyarrow.Table
         ``id`` of the new rows and ``new``, the probability by which the classifier takes a row for a new one; the most
-        unlike first.
+        unlike first. Label, ``text`` and ``uri`` follow, as far as the store has them.
     classes : pyarrow.Table or None
         ``label``, the ``old`` share, and the ``new`` share of rows that a head predicts to be of it; None without
         labels.
@@ -91,6 +96,18 @@ class Shift:
     new_accuracy: float | None
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
+
+    def save(self, to: str | Path) -> list[str]:
+        """Write a page, or ``moved`` as a table; return remarks for people.
+
+        The name ends in ``.html``, or in a suffix of `embedpipe.report.write_table`. Raises UsageError otherwise.
+        """
+        if is_page(to):
+            from embedpipe.cleaning.shifts.page import write_shift_page
+
+            write_shift_page(vars(self), to)
+            return []
+        return write_table(self.moved, to)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain numbers, strings, lists and dicts; of ``moved`` the first 100 rows."""
@@ -125,7 +142,8 @@ def shift(
     ----------
     old : FeatureStore or path
     new : FeatureStore or path, optional
-        A store of the same backbone. Without it, two splits of ``old`` are compared.
+        A store of the same backbone. Without it, two splits of ``old`` are compared; with it, all rows of ``old``, or
+        those of one split.
     progress : bool, optional
         Show progress; by default in a notebook and on a terminal (standard error).
 
@@ -157,11 +175,11 @@ def shift(
     layers = first.select_layers(chosen.layer)
     require_comparable(first, second, layers)
     sides, notes = [], list[str]()
-    for store, name in zip((first, second), chosen.splits, strict=True):
-        rows, excluded = _columns(store, chosen.label, name if new is None else None)
+    for store, name in zip((first, second), _splits(chosen, new is None), strict=True):
+        rows, excluded = _columns(store, chosen.label, name)
         notes += [note for note in excluded if note not in notes]
         if rows.num_rows < 2:
-            where = f"the split {name!r} of {store.path!r}" if new is None else repr(store.path)
+            where = f"the split {name!r} of {store.path!r}" if name else repr(store.path)
             raise UsageError(f"{where} must have at least 2 rows, got {rows.num_rows}")
         with show.step("reading vectors"):
             sides.append((rows, read_finite(store, layers, rows["id"].combine_chunks())))
@@ -174,28 +192,47 @@ def shift(
         _, p_value = mmd_test(A, B, chosen.permutations, chosen.seed)
         auc, newness = _tell_apart(X[drawn_x], Y, drawn_y, chosen.seed)
     order = np.argsort(-newness, kind="stable")
-    moved = pa.table({"id": new_rows["id"].take(pa.array(order)), "new": newness[order]})
+    at = pa.array(order)
+    moved = pa.table({"id": new_rows["id"].take(at), "new": newness[order]})
+    for name in (chosen.label, *SHOWN_COLUMNS):
+        if name in new_rows.column_names and name not in moved.column_names:
+            moved = moved.append_column(name, new_rows[name].take(at))
     with show.step("forecasting the accuracy"):
-        classes, accuracies, more = _forecast_accuracy(old_rows, X, new_rows, Y, chosen, rng)
+        forecast = _forecast_accuracy(old_rows, X, new_rows, Y, chosen, rng)
+    if auc < CHANCE:
+        notes.append(f"the sides are told apart no better than by chance (an AUC of {auc:.3f} counts as {CHANCE})")
     return Shift(
         shifted=p_value <= chosen.alpha,
         p_value=p_value,
-        auc=auc,
+        auc=max(auc, CHANCE),
         rows=(len(X), len(Y)),
         moved=moved,
-        classes=classes,
-        old_accuracy=accuracies[0],
-        expected_accuracy=accuracies[1],
-        new_accuracy=accuracies[2],
-        notes=notes + more,
+        classes=forecast.classes,
+        old_accuracy=forecast.old,
+        expected_accuracy=forecast.expected,
+        new_accuracy=forecast.new,
+        notes=notes + forecast.notes,
         seconds=time.perf_counter() - start,
     )
+
+
+def _splits(options: ShiftOptions, in_one_store: bool) -> tuple[str | None, str | None]:
+    """Return the splits of the old and of the new rows; None for all rows."""
+    given, shown = options.splits, f"got {len(options.splits)}: {', '.join(options.splits)}"
+    if in_one_store and given and len(given) != 2:
+        raise UsageError(f"{option('splits')} must be two splits, {shown}")
+    if not in_one_store and len(given) > 1:
+        raise UsageError(f"{option('splits')} must be one split, that of the old rows, beside another store, {shown}")
+    if in_one_store:
+        return (given[0], given[1]) if given else ("train", "test")
+    return (given[0] if given else None), None
 
 
 def _columns(store: FeatureStore, label: str, split: str | None) -> tuple[pa.Table, list[str]]:
     if label != "label":
         require_column(label, store.data_columns, store.path, "label")
-    names = [name for name in ("id", label, "split") if name == "id" or name in store.data_columns]
+    wanted = ("id", label, "split", *SHOWN_COLUMNS)
+    names = [name for name in wanted if name == "id" or name in store.data_columns]
     rows, excluded = used_rows(store.table, list(dict.fromkeys(names)))
     notes = [f"left out of {store.path!r}: {counted(excluded, 'row')} {LEFT_OUT}"] if excluded else []
     if split is None:
@@ -224,43 +261,36 @@ def _tell_apart(A: Vectors, Y: Vectors, drawn: npt.NDArray[np.int64], seed: int)
     return float(roc_auc_score(side, held_out)), newness
 
 
+@dataclass
+class _Forecast:
+    """Shares of classes, and accuracies; None as far as they are not known."""
+
+    classes: pa.Table | None = None
+    old: float | None = None
+    expected: float | None = None
+    new: float | None = None
+    notes: list[str] = field(default_factory=list)
+
+
 def _forecast_accuracy(
-    old_rows: pa.Table,
-    X: Vectors,
-    new_rows: pa.Table,
-    Y: Vectors,
-    options: ShiftOptions,
-    rng: np.random.Generator,
-) -> tuple[pa.Table | None, tuple[float | None, float | None, float | None], list[str]]:
-    """Return the shares of classes, and the accuracies: on old rows, expected, and true on the new rows."""
-    nothing = None, (None, None, None)
+    old_rows: pa.Table, X: Vectors, new_rows: pa.Table, Y: Vectors, options: ShiftOptions, rng: np.random.Generator
+) -> _Forecast:
+    """Forecast the accuracy on the new rows, and measure it where they have labels."""
     if options.label not in old_rows.column_names:
-        return *nothing, [f"no accuracy is forecast: the old rows have no column {options.label!r}"]
+        return _Forecast(notes=[f"no accuracy is forecast: the old rows have no column {options.label!r}"])
     labelled = np.flatnonzero(old_rows[options.label].is_valid().to_numpy(zero_copy_only=False))
     labelled = np.sort(rng.permutation(labelled)[:FITTED_ROWS])
     if not np.ptp(X, axis=0).any():
-        return *nothing, ["no accuracy is forecast: the vectors of the old rows are all equal"]
+        return _Forecast(notes=["no accuracy is forecast: the vectors of the old rows are all equal"])
     try:
         y, task, _ = labels_of(old_rows.take(pa.array(labelled)), FitOptions(label=options.label))
         if task != "classification":
-            return *nothing, [f"no accuracy is forecast: {options.label!r} holds numbers"]
-        splits = make_splits(
-            [str(row) for row in labelled], y, task="classification", near_duplicates=None, folds=FOLDS, repeats=1
-        )
+            return _Forecast(notes=[f"no accuracy is forecast: {options.label!r} holds numbers"])
+        forecaster = Forecaster(X[labelled], y, options.seed)
     except TrainingDataError as error:
-        return *nothing, [f"no accuracy is forecast: {error}"]
-    held_out = held_out_probabilities(X, labelled, y, splits, "logreg")
-    measured = np.isfinite(held_out).all(axis=1)
-    confidence = held_out[measured].max(axis=1)
-    old_accuracy = float((np.unique(y)[held_out[measured].argmax(axis=1)] == y[measured]).mean())
-    _, head = make_estimator("logreg", "classification", len(y))
-    fitted = fit_on(head, X[labelled], y)
-    probabilities = fitted.predict_proba(Y)
-    predicted = fitted.classes_[probabilities.argmax(axis=1)]
-    # As large a share of the old rows has a confidence below the threshold as are predicted wrongly.
-    threshold = np.quantile(confidence, 1 - old_accuracy)
-    expected = float((probabilities.max(axis=1) >= threshold).mean())
-    names = fitted.classes_
+        return _Forecast(notes=[f"no accuracy is forecast: {error}"])
+    expected, predicted = forecaster.expect(Y)
+    names = forecaster.classes
     shares = {
         "label": [str(name) for name in names.tolist()],
         "old": [float((y == name).mean()) for name in names],
@@ -272,4 +302,4 @@ def _forecast_accuracy(
         actual = np.array([str(value) for value in new_rows[options.label].to_pylist()])
         if known.any():
             true = float((np.array([str(value) for value in predicted.tolist()])[known] == actual[known]).mean())
-    return pa.table(shares), (old_accuracy, expected, true), [*splits.notes]
+    return _Forecast(pa.table(shares), forecaster.accuracy, expected, true, forecaster.notes)

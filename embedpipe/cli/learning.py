@@ -78,14 +78,14 @@ def fit(
     `embedpipe fit photos.features --head ridge --picture confusion.png`
     """
     from embedpipe.heads.fit import fit as run
-    from embedpipe.heads.mistakes import check_mistakes
     from embedpipe.heads.registry import load_estimator
+    from embedpipe.report.tables import is_page
 
     if estimator and head:
         raise UsageError(f"--head and --estimator exclude each other, got {head} and {estimator}: give one of them")
     check_picture(picture)
     if mistakes is not None:
-        check_mistakes(mistakes)
+        is_page(mistakes)
     fitted = run(
         store,
         load_estimator(estimator) if estimator else head,

@@ -19,15 +19,13 @@ from embedpipe.errors import UsageError
 from embedpipe.heads.held_out import wrong_rows
 from embedpipe.heads.options import Task
 from embedpipe.report.drawing.wording import number
-from embedpipe.report.tables import TABLE_SUFFIXES, check_table, write_table
+from embedpipe.report.tables import is_page, write_table
 from embedpipe.store import FeatureStore
 
 if TYPE_CHECKING:
     from embedpipe.report.wrong_items import WrongItem
 
 #: Suffixes of a page, and of what `Mistakes.save` writes.
-PAGES = (".html", ".htm")
-SUFFIXES = (PAGES[0], *TABLE_SUFFIXES)
 #: Number of confused pairs of classes on the page, and of rows in a notebook.
 MAX_PAIRS, MAX_ROWS = 12, 20
 
@@ -86,8 +84,7 @@ class Mistakes:
         MissingExtraError
             If the name ends in ``.xlsx``, and openpyxl is not installed.
         """
-        to = check_mistakes(to)
-        if to.suffix.lower() not in PAGES:
+        if not is_page(to):
             return write_table(self.table, to)
         from embedpipe.report.page import write_page  # needs Jinja
         from embedpipe.report.wrong_items import show_wrong_items
@@ -95,13 +92,13 @@ class Mistakes:
         pairs = Counter(zip(*(self._texts(name) for name in ("actual", "predicted")), strict=True))
         facts = {
             "mistakes": self,
-            "wrong": show_wrong_items(self._items(), to),
+            "wrong": show_wrong_items(self._items(), Path(to)),
             "pairs": pairs.most_common(MAX_PAIRS) if self.task == "classification" else [],
             "other_pairs": max(0, len(pairs) - MAX_PAIRS),
             "version": __version__,
             "now": datetime.now().astimezone(),
         }
-        write_page("mistakes.html", facts, to)
+        write_page("mistakes.html", facts, Path(to))
         return []
 
     def _texts(self, name: str) -> list[str]:
@@ -138,11 +135,6 @@ class Mistakes:
             remark = f"{actual}, predicted {predicted}" + (f" ({sure:.3f})" if sure is not None else "")
             items.append((row["id"], row["uri"], remark))
         return gallery_html(items, len(self), title)
-
-
-def check_mistakes(to: str | Path) -> Path:
-    """Return the path of a page or table; raise UsageError or MissingExtraError if it cannot be written."""
-    return check_table(to, (*SUFFIXES, ".htm") if Path(to).suffix.lower() == ".htm" else SUFFIXES)
 
 
 def find_mistakes(

@@ -10,19 +10,17 @@ from typing import Any
 
 from embedpipe._utils.option_names import job_file
 from embedpipe.cleaning.clean import clean
-from embedpipe.cleaning.findings import check_findings
 from embedpipe.embedding import FailureLimit, embed
 from embedpipe.errors import ExitCode, UsageError, suggest
 from embedpipe.evaluation.comparison.evaluate import evaluate
 from embedpipe.evaluation.paper_table import SUFFIXES
 from embedpipe.evaluation.saving import check_results
 from embedpipe.heads.fit import fit
-from embedpipe.heads.mistakes import check_mistakes
 from embedpipe.heads.registry import NAMES
 from embedpipe.heads.saving import MANIFEST, check_target
 from embedpipe.jobs.job_file import Table
 from embedpipe.report.page import check_page
-from embedpipe.report.tables import check_table, write_table
+from embedpipe.report.tables import check_table, is_page, write_table
 
 
 @dataclass(frozen=True)
@@ -109,7 +107,7 @@ class CleanStep(Step):
 
     def check(self) -> None:
         """Refuse names of files that cannot be written."""
-        check_findings(self.to)
+        is_page(self.to)
         for path in self.written_files:
             check_table(path)
 
@@ -140,7 +138,7 @@ class FitStep(Step):
         check_target(self.to)
         _check_heads(_given(self.table.options[0].head))
         for path in self.written_files:
-            check_mistakes(path)
+            is_page(path)
 
     def run(self, progress: bool | None) -> tuple[Any, ExitCode]:
         """Fit the head, and save it."""

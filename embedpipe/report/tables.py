@@ -17,6 +17,7 @@ from embedpipe.errors import UsageError
 from embedpipe.sources.file_types import FORMULA_SIGNS
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".xlsx")
+PAGE_SUFFIXES = (".html", ".htm")
 #: Those whose cells a spreadsheet program reads.
 SPREADSHEETS = {".csv": ",", ".tsv": "\t", ".xlsx": ""}
 #: Text that spreadsheets run as a formula, and text that is a number.
@@ -26,6 +27,13 @@ NUMBER = r"^[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?$"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 #: Rows that are converted at once.
 BATCH = 10_000
+
+
+def is_page(to: str | Path) -> bool:
+    """Return whether a result is written as a page and not as a table; raise what `check_table` raises."""
+    is_one = Path(to).suffix.lower() in PAGE_SUFFIXES
+    check_table(to, PAGE_SUFFIXES if is_one else (PAGE_SUFFIXES[0], *TABLE_SUFFIXES))
+    return is_one
 
 
 def check_table(to: str | Path, suffixes: Sequence[str] = TABLE_SUFFIXES) -> Path:

@@ -134,3 +134,46 @@ def test_long_vectors_do_not_overflow(tmp_path: Path) -> None:
     X, _ = clusters(40)
     store = make_store(tmp_path / "store", 1e37 * X)
     assert not shift(store, store).shifted
+
+
+def test_told_apart_below_chance_is_no_shift(tmp_path: Path) -> None:
+    X, _ = clusters(12)
+    store = make_store(tmp_path / "store", X)
+    result = shift(store, store)  # each row is new in one fold and old in the others
+    assert (result.auc, result.shifted) == (0.5, False)
+    assert any("no better than by chance (an AUC of 0." in note for note in result.notes)
+
+
+def test_moved_rows_come_with_label_and_place_and_a_page(tmp_path: Path) -> None:
+    old, new = make_sides(tmp_path, 3.0)
+    result = shift(old, new)
+    assert result.moved.column_names == ["id", "new", "label", "uri"]
+    X, _ = clusters(8, dim=16)
+    placed = make_store(tmp_path / "placed", X, uri=[f"{row}.jpg" for row in range(8)], text=["<b>a</b>"] * 8)
+    result = shift(old, placed)
+    assert result.moved.column_names == ["id", "new", "text", "uri"]
+    assert result.save(tmp_path / "shift.html") == []
+    page = (tmp_path / "shift.html").read_text()
+    assert "&lt;b&gt;a&lt;/b&gt;" in page
+    assert "8 new rows beside 200 old ones" in page
+    assert result.save(tmp_path / "moved.csv") == []
+
+
+def test_one_split_is_compared_with_another_store(tmp_path: Path) -> None:
+    X, _ = clusters(40)
+    old = make_store(tmp_path / "old", X, split=["train"] * 30 + ["test"] * 10)
+    new = make_store(tmp_path / "new", X[:12])
+    assert shift(old, new, splits=("train",)).rows == (30, 12)
+    assert shift(old).rows == (30, 10)
+    with pytest.raises(UsageError, match="splits must be one split, that of the old rows, beside another store"):
+        shift(old, new, splits=("train", "test"))
+
+
+def test_small_classes_are_not_judged_and_no_option_is_named(tmp_path: Path) -> None:
+    X, y = clusters(63)
+    labels = [f"class {number}" for number in y[:60]] + ["rare"] * 3
+    store = make_store(tmp_path / "store", X, label=labels)
+    for notes in (shift(store, store).notes, clean(store, near_duplicates=0.99999).notes):
+        (note,) = [note for note in notes if "not judged" in note]
+        assert note.startswith("not judged: 3 rows of 'rare', which have fewer than 5 rows")
+        assert "--" not in note

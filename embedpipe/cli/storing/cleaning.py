@@ -56,11 +56,10 @@ def clean(
     `embedpipe clean photos.features --to findings.csv --write-keep keep.csv`
     """
     from embedpipe.cleaning.clean import clean as run
-    from embedpipe.cleaning.findings import check_findings
-    from embedpipe.report.tables import check_table, write_table
+    from embedpipe.report.tables import check_table, is_page, write_table
 
     if to is not None:
-        check_findings(to)
+        is_page(to)
     if write_keep is not None:
         check_table(write_keep)
     findings = run(store, against=against, progress=shows_progress(quiet, as_json), **options)
@@ -112,7 +111,9 @@ def shift(
         str | None, typer.Argument(metavar="NEW", help="Store of the new items; without it, two splits of STORE.")
     ] = None,
     *,
-    to: Annotated[Path | None, typer.Option("--to", help="Write the new items, the most unlike first.")] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="Write the new items, the most unlike first: .html is a page.")
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -123,12 +124,12 @@ def shift(
     Examples: `embedpipe shift photos.features new.features`, `embedpipe shift photos.features --splits train,test`
     """
     from embedpipe.cleaning.shift import shift as run
-    from embedpipe.report.tables import check_table, write_table
+    from embedpipe.report.tables import is_page
 
     if to is not None:
-        check_table(to)
+        is_page(to)
     result = run(old, new, progress=shows_progress(quiet, as_json), **options)
-    remarks = [] if to is None else write_table(result.moved, to)
+    remarks = [] if to is None else result.save(to)
     if as_json:
         show.json_value(result.to_dict())
     elif not quiet:
