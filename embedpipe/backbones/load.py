@@ -178,7 +178,7 @@ def _encoder(network: ImageNetwork | TextNetwork, options: BackboneOptions) -> I
         )
         if recipe != network.preprocessing:
             network = dataclasses.replace(network, preprocessing=recipe)
-        return _with_pooling(network, options)
+        return with_pooling(network, options)
     encoder = network if isinstance(network, TextNetwork) else network.text
     if encoder is None:
         raise UsageError(f"{options.backbone} has no encoder for texts")
@@ -189,7 +189,7 @@ def _encoder(network: ImageNetwork | TextNetwork, options: BackboneOptions) -> I
     return dataclasses.replace(encoder, preprocessing=dataclasses.replace(encoder.preprocessing, chunk=options.chunk))
 
 
-def _with_pooling(network: ImageNetwork, options: BackboneOptions) -> ImageNetwork:
+def with_pooling(network: ImageNetwork, options: BackboneOptions) -> ImageNetwork:
     """Return a network with the features that the pooling of the options, or the network's default, needs."""
     pooling = options.poolings().get(FEATURES, network.default_pooling)
     if pooling != "pooler":

@@ -44,7 +44,7 @@ def benchmark(
         ),
     ] = None,
     learners: Annotated[
-        str, typer.Option("--learners", help="Some of linear-probe, lp-ft, finetune and scratch, separated by commas.")
+        str, typer.Option("--learners", help="Some of linear-probe, lp-ft, finetune, scratch and contrastive.")
     ] = "linear-probe,lp-ft,finetune,scratch",
     label: Label = "label",
     backbone: Backbone = "",
@@ -61,7 +61,8 @@ def benchmark(
 
     linear-probe: a linear head on frozen features. lp-ft: a network that starts from that head. finetune: one that
     starts from a random head. scratch: one that starts from random weights. All learn from the same draws of labels and
-    are measured on the same test rows, uncorrupted and corrupted. The same command continues an interrupted run.
+    are measured on the same test rows, uncorrupted and corrupted. contrastive, for texts, brings those of a class
+    together. The same command continues an interrupted run.
 
     Examples: `embedpipe benchmark photos.features --to bench --page bench.html`,
     `embedpipe benchmark photos --backbone timm/resnet18 --time-budget 10min --to bench`

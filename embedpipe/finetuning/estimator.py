@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -19,18 +19,20 @@ from embedpipe._utils.progress import Progress
 from embedpipe.backbones import BackboneSpec, load_with_options
 from embedpipe.backbones.backbone import Backbone
 from embedpipe.backbones.image_backbone import ImageBackbone
+from embedpipe.backbones.load import with_pooling
 from embedpipe.backbones.network import ImageNetwork, StateDict, StoredWeights, TextNetwork
 from embedpipe.backbones.options import DEFAULT_BACKBONES, BackboneOptions
 from embedpipe.backbones.registry import get_provider, split_name
 from embedpipe.backbones.text_backbone import TextBackbone
 from embedpipe.decoding.recipe import Preprocessing
 from embedpipe.embedding.transformer import items_of, refuse_items
-from embedpipe.errors import TrainingDataError, UsageError
+from embedpipe.errors import TrainingDataError, UsageError, require_one_of
 from embedpipe.estimators import TemperatureCalibratedClassifier, TunedLogisticRegression
-from embedpipe.finetuning.options import FineTuneOptions
+from embedpipe.finetuning.options import FineTuneOptions, Method
 from embedpipe.finetuning.run_folder import architecture, is_hugging_face
 from embedpipe.finetuning.source import make_item_set, require_trainable
 from embedpipe.finetuning.training.classifier_network import SOFTENING, ClassifierNetwork
+from embedpipe.finetuning.training.contrastive import ContrastiveTrainer, require_contrastive
 from embedpipe.finetuning.training.epochs import Epoch
 from embedpipe.finetuning.training.items.batches import Batch, embed_batch
 from embedpipe.finetuning.training.items.item_set import ItemSet, Rows
@@ -60,8 +62,11 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Parameters
     ----------
-    backbone, weights, arch
-        As in `BackboneOptions`.
+    backbone, weights, arch, image_size, pooling
+        As in `BackboneOptions`; the pooling is that of the features.
+    method : str
+        ``lp-ft``, or ``contrastive`` for text encoders of ``sentence-transformers/`` and few labels: texts of a class
+        are brought together, and the head is fitted on their new vectors.
     epochs, batch_size, accumulate, optimizer, learning_rate, weight_decay, patience, freeze_until, lora, augment, seed
         As in `FineTuneOptions`; the seed also chooses the validation rows.
     validation_fraction : float
@@ -104,6 +109,9 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         *,
         weights: str = "default",
         arch: str | None = None,
+        image_size: int | None = None,
+        pooling: str | None = None,
+        method: str = "lp-ft",
         epochs: int = _TRAINING.epochs,
         batch_size: int = _TRAINING.batch_size,
         accumulate: int = _TRAINING.accumulate,
@@ -123,6 +131,9 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.backbone = backbone
         self.weights = weights
         self.arch = arch
+        self.image_size = image_size
+        self.pooling = pooling
+        self.method = method
         self.epochs = epochs
         self.batch_size = batch_size
         self.accumulate = accumulate
@@ -169,20 +180,28 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 f"y must have two classes or more, got {len(y)} labels that are all {classes.tolist()[0]!r}"
             )
         backbone = self._load()
+        if self.method == "contrastive":
+            require_contrastive(backbone.spec, options, "the backbone")
         vectors = _run_network(items, backbone, lambda batch: embed_batch(backbone, batch)["embedding"])
         train, validation = self._split(vectors, position)
 
-        def fit_probe(rows: Rows) -> LinearHead:
+        def fit_head(X: npt.NDArray[np.float32], rows: Rows) -> LinearHead:
             logreg = TemperatureCalibratedClassifier(TunedLogisticRegression())
-            return fold_estimator(logreg.fit(vectors[rows], position[rows]))
+            return fold_estimator(logreg.fit(X, position[rows]))
+
+        def fit_probe(rows: Rows) -> LinearHead:
+            return fit_head(vectors[rows], rows)
 
         # Training seeds torch's global generators; the caller's state is restored.
         with torch.random.fork_rng([backbone.device] if backbone.device.type == "cuda" else []):
             network = ClassifierNetwork(backbone, fit_probe(train), options.batch_norm, options.lora, options.seed)
             item_set = _item_set(_list_items(items, backbone), backbone, options.seed)
-            trainer = Trainer(
-                network, item_set, position.astype(np.int64), train, validation, options, softening=SOFTENING
-            )
+            data = item_set, position.astype(np.int64), train, validation, options
+            trainer: Trainer | ContrastiveTrainer
+            if self.method == "contrastive":
+                trainer = ContrastiveTrainer(network, *data, fit_head)
+            else:
+                trainer = Trainer(network, *data, softening=SOFTENING)
             run = trainer.fit(Progress(self.verbose))
             if not run.best.number:
                 network.set_head(fit_probe(np.arange(len(y))))
@@ -243,10 +262,12 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise UsageError(f"validation_fraction must be above 0 and at most 0.5, got {self.validation_fraction}")
         names = {field.name for field in dataclasses.fields(FineTuneOptions)}
         check_near_duplicates(self.near_duplicates)
+        require_one_of("method", self.method, get_args(Method))
         return FineTuneOptions(**{name: value for name, value in self.get_params().items() if name in names})
 
     def _load(self) -> Backbone:
-        options = BackboneOptions(backbone=self.backbone, weights=self.weights, arch=self.arch)
+        names = {name: getattr(self, name) for name in ("backbone", "weights", "arch", "image_size")}
+        options = BackboneOptions(**names, pooling=None if self.pooling is None else (self.pooling,))
         backbone = load_with_options(options, choose_device(self.device)[0])
         require_trainable(backbone.spec, "the backbone")
         return backbone
@@ -305,9 +326,11 @@ def _as_backbone(spec: BackboneSpec, network: ImageNetwork | TextNetwork, device
 def _restore_network(spec: BackboneSpec, state: StateDict, head: LinearHead, device: torch.device) -> ClassifierNetwork:
     """Rebuild the network of a pickle."""
     provider, name = split_name(architecture(spec))
-    network = get_provider(provider).load(name, StoredWeights(state, "a pickle"), offline=True)
+    size: dict[str, Any] = {} if spec.image_size is None else {"image_size": spec.image_size}
+    network = get_provider(provider).load(name, StoredWeights(state, "a pickle"), offline=True, **size)
     assert isinstance(network, ImageNetwork)
     assert isinstance(spec.preprocessing, Preprocessing)
-    network = dataclasses.replace(network, preprocessing=spec.preprocessing)
+    options = BackboneOptions(backbone=spec.name, pooling=tuple(layer.pooling for layer in spec.layers))
+    network = dataclasses.replace(with_pooling(network, options), preprocessing=spec.preprocessing)
     network.module.eval().to(memory_format=torch.channels_last)
     return ClassifierNetwork(ImageBackbone(spec, network, device), head)

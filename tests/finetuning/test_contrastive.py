@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from pathlib import Path
 from typing import Any
@@ -162,7 +163,7 @@ def test_options_without_meaning_are_refused(
 def test_other_encoders_are_refused(model: Path, tmp_path: Path) -> None:
     table = model.parent / "sentences.csv"
     store = embedpipe.embed(table, tmp_path / "store", backbone=f"transformers/{model.parent / 'bert'}")
-    with pytest.raises(UsageError, match=r"trains text encoders of sentence-transformers/, and .* is of transformers/"):
+    with pytest.raises(UsageError, match=r"is for text encoders of sentence-transformers/, and .* is of transformers/"):
         embedpipe.finetune(store, to=tmp_path / "tuned", **FAST)
 
 
@@ -173,3 +174,30 @@ def test_classes_of_one_text_are_refused(model: Path, tmp_path: Path) -> None:
     store = embedpipe.embed(table, tmp_path / "store", backbone=f"sentence-transformers/{model}")
     with pytest.raises(TrainingDataError, match="needs two classes with two"):
         embedpipe.finetune(store, to=tmp_path / "tuned", weights=str(model), **FAST)
+
+
+def test_benchmark_and_classifier(model: Path, store: embedpipe.FeatureStore, tmp_path: Path) -> None:
+    training = {name: value for name, value in FAST.items() if name != "method"}
+    learners: Any = ("linear-probe", "contrastive")
+    grid: Any = {"seeds": 1, "label_counts": (16,), "learners": learners, "weights": str(model)}
+    result = embedpipe.benchmark(store, to=tmp_path / "run", **grid, **training)
+    cells = {cell.learner: cell for cell in result.cells}
+    assert cells["contrastive"].initial_accuracy == cells["linear-probe"].initial_accuracy
+    assert {pair.learner for pair in result.differences} == {"contrastive"}
+    assert len(cells["contrastive"].epochs) == 4
+    assert not [path for path in (tmp_path / "run" / "cells").iterdir() if path.is_dir()]
+    table = store.to_arrow(["text", "label"])
+    texts, names = table["text"].to_pylist(), table["label"].to_pylist()
+    classifier = embedpipe.FineTunedClassifier(f"sentence-transformers/{model}", **FAST).fit(texts, names)
+    assert classifier.best_epoch_ > 0
+    shares = classifier.predict_proba(texts)
+    assert (classifier.predict(texts) == names).mean() > 0.9
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(classifier)).predict_proba(texts), shares)
+
+
+def test_images_are_refused() -> None:
+    pictures = [np.full((32, 32, 3), 10 * i, np.uint8) for i in range(20)]
+    with pytest.raises(UsageError, match=r"is for text encoders of .*, and the backbone is of timm/"):
+        embedpipe.FineTunedClassifier("timm/test_resnet", weights="none", method="contrastive").fit(
+            pictures, ["a", "b"] * 10
+        )

@@ -90,6 +90,16 @@ def test_pickles_hold_the_trained_weights() -> None:
     np.testing.assert_array_equal(twice.predict_proba(X), shares)
 
 
+def test_image_size_and_pooling_are_those_of_the_backbone_and_of_its_pickle() -> None:
+    X, y = stripes(16)
+    options = {"image_size": 64, "pooling": "cls", "weights": "none", **FAST, "epochs": 1}
+    classifier = FineTunedClassifier("timm/test_vit", **options).fit(X, y)
+    expected = embedpipe.load_backbone("timm/test_vit", weights="none", image_size=64, pooling="cls").spec
+    assert (classifier.spec_.image_size, classifier.spec_.layers) == (64, expected.layers)
+    shares = classifier.predict_proba(X)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(classifier)).predict_proba(X), shares)
+
+
 @pytest.mark.long
 def test_pickles_of_timm_networks_need_no_weights_file() -> None:
     X, y = stripes(20)

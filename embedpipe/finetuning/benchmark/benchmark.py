@@ -16,7 +16,7 @@ from embedpipe._utils.version import __version__
 from embedpipe.backbones.options import ReloadOptions
 from embedpipe.backbones.spec import random_notes
 from embedpipe.errors import UsageError, suggest
-from embedpipe.finetuning.benchmark.benchmark_data import LEARNERS, Learner
+from embedpipe.finetuning.benchmark.benchmark_data import DEFAULT_LEARNERS, LEARNERS, Learner
 from embedpipe.finetuning.benchmark.cell_files import BenchmarkFolder, FinishedCell
 from embedpipe.finetuning.benchmark.cell_runner import CellRunner, fit_into_time_budget
 from embedpipe.finetuning.benchmark.differences import find_differences, find_savings
@@ -28,7 +28,8 @@ from embedpipe.finetuning.options import FineTuneOptions, SplitOptions
 from embedpipe.finetuning.run_folder import lock_folder
 from embedpipe.finetuning.run_settings import run_settings
 from embedpipe.finetuning.source import open_items
-from embedpipe.finetuning.split_rows import SHIFTED, SplitRows, read_split_rows
+from embedpipe.finetuning.split_rows import SHIFTED, SplitRows, network_layer, read_split_rows
+from embedpipe.finetuning.training.contrastive import require_contrastive
 from embedpipe.finetuning.training.launcher import require_one_process
 from embedpipe.store import FeatureStore
 
@@ -45,12 +46,12 @@ def benchmark(
     to: str | Path,
     label: str = "label",
     backbone: str = "",
-    learners: Sequence[Learner] = LEARNERS,
+    learners: Sequence[Learner] = DEFAULT_LEARNERS,
     device: str | None = None,
     progress: bool | None = None,
     **options: Unpack[BenchmarkParameters],
 ) -> Benchmark:
-    """Measure the value of labels, pretraining and fine-tuning: learning curves of up to four learners.
+    """Measure the value of labels, pretraining and fine-tuning: learning curves of several learners.
 
     Each cell is one learner on one draw of labels. All cells are measured on the same test rows, uncorrupted and
     corrupted. Draws are nested, each a subset of every larger draw with its seed, and stratified by class. All learners
@@ -74,7 +75,8 @@ def benchmark(
         ``linear-probe``: calibrated logistic regression on stored features. ``lp-ft``: a network that starts from a
         linear probe of its training rows (LP-FT). ``finetune``: a network that starts from a random last layer, with
         ten times the learning rate there. ``scratch``: a network with random weights, ten times the learning rate, and
-        batch-norm statistics of the batches.
+        batch-norm statistics of the batches. ``contrastive``, for ``sentence-transformers/`` only and not measured by
+        default: texts of a class are brought together, then a head is fitted on the new vectors.
     device : str, optional
         Where to train; by default the fastest usable device.
     progress : bool, optional
@@ -106,6 +108,8 @@ def benchmark(
     folder, show = BenchmarkFolder(to), Progress(progress)
     with lock_folder(folder.path):
         store, label = open_items(source, folder.features, label, backbone, device, progress, reload_options)
+        if "contrastive" in learners:
+            require_contrastive(store.spec.only(network_layer(store).name), training, repr(store.path))
         with show.step("reading rows and splitting them"):
             split = read_split_rows(store, label, split_options)
         return measure_cells(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +12,12 @@ from embedpipe._utils.option_names import option
 from embedpipe.finetuning.training.epochs import Epoch
 from embedpipe.statistics import Estimate
 
-#: A head on frozen features; a network that starts from that head; one with a random head; one with random weights.
-Learner = Literal["linear-probe", "lp-ft", "finetune", "scratch"]
-LEARNERS: tuple[Learner, ...] = ("linear-probe", "lp-ft", "finetune", "scratch")
+#: A head on frozen features; a network that starts from that head; one with a random head; one with random weights; a
+#: text encoder that brings texts of a class together.
+Learner = Literal["linear-probe", "lp-ft", "finetune", "scratch", "contrastive"]
+LEARNERS: tuple[Learner, ...] = get_args(Learner)
+#: Those that train every network.
+DEFAULT_LEARNERS = LEARNERS[:4]
 #: Of fewer seeds, pages and pictures show no intervals: those of two seeds cover nearly everything.
 SEEDS_FOR_INTERVALS = 3
 

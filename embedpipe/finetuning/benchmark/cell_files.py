@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -136,6 +137,7 @@ class BenchmarkFolder:
         state = self.state(cell.learner, cell.labels, cell.seed)
         write_json({"settings": self.facts["settings"], **asdict(finished)}, state.with_suffix(".json"))
         state.unlink(missing_ok=True)
+        shutil.rmtree(state.with_suffix(""), ignore_errors=True)  # of the contrastive learner
 
     def clear(self) -> None:
         """Delete files that a finished run does not need."""

@@ -49,6 +49,7 @@ LOOKS: dict[Learner, tuple[str, str, Any, str]] = {
     "linear-probe": ("ink", "s", (0, (5, 2)), "linear head on frozen features"),
     "lp-ft": ("blue", "o", "-", "fine-tuned from the linear probe"),
     "finetune": ("orange", "^", (0, (7, 1.5, 1.5, 1.5)), "fine-tuned from a random head"),
+    "contrastive": ("blue", "D", (0, (2, 1.5)), "texts of a class brought together"),
     "scratch": ("faint", "X", (0, (1, 1.5)), "trained from random weights"),
 }
 #: Inks on a page, whose style sheet gives the colours, and in a PNG file.

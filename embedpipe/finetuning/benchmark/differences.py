@@ -22,6 +22,8 @@ PAIRS: tuple[tuple[Learner, Learner], ...] = (
     ("finetune", "linear-probe"),
     ("finetune", "scratch"),
     ("linear-probe", "scratch"),
+    ("contrastive", "linear-probe"),
+    ("contrastive", "lp-ft"),
 )
 
 

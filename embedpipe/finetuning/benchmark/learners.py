@@ -1,4 +1,4 @@
-"""Training and measuring one cell: the linear probe, and networks from a linear probe, a random head or nothing."""
+"""Training and measuring one cell: the linear probe, and networks from that, from a random head or from nothing."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from embedpipe.finetuning.run_folder import is_hugging_face
 from embedpipe.finetuning.source import open_item_set
 from embedpipe.finetuning.split_rows import SplitRows
 from embedpipe.finetuning.training.classifier_network import BATCH_NORMS, SOFTENING, ClassifierNetwork
+from embedpipe.finetuning.training.contrastive import ContrastiveTrainer
 from embedpipe.finetuning.training.items.batches import embed_batch
 from embedpipe.finetuning.training.items.item_set import Rows
 from embedpipe.finetuning.training.linear_head import LinearHead, fold_estimator
@@ -101,7 +102,8 @@ class CellTrainer:
 
     def _run_network(self, learner: Learner, draw: LabelDraw) -> FinishedCell:
         split, options = self.split, dataclasses.replace(self.options, seed=draw.seed)
-        if learner == "lp-ft":
+        starts_as_probe = learner in ("lp-ft", "contrastive")
+        if starts_as_probe:
             head = self.fit_probe(draw.train)
         else:
             head = _random_head(self.X.shape[1], split.classes, draw.seed)
@@ -119,20 +121,24 @@ class CellTrainer:
             randomise_weights(network.network.module, self._random_state(), draw.seed)
         items = open_item_set(split, self.frozen, draw.seed)
         state = self.folder.state(learner, draw.labels, draw.seed)
-        trainer = Trainer(
-            network,
-            items,
-            split.y,
-            draw.train,
-            draw.validation,
-            options,
-            state=state,
-            settings={**self.folder.facts["settings"], "cell": state.stem},
-            last_layer_rate=RANDOM_HEAD_RATE if learner == "finetune" else 1.0,
-            softening=SOFTENING if learner == "lp-ft" else 1.0,
-        )
+        data, settings = (items, split.y, draw.train, draw.validation), {"cell": state.stem}
+        settings |= self.folder.facts["settings"]
+        trainer: Trainer | ContrastiveTrainer
+        if learner == "contrastive":
+            state = state.with_suffix("")  # a folder
+            trainer = ContrastiveTrainer(network, *data, options, self.fit_head, state=state, settings=settings)
+        else:
+            trainer = Trainer(
+                network,
+                *data,
+                options,
+                state=state,
+                settings=settings,
+                last_layer_rate=RANDOM_HEAD_RATE if learner == "finetune" else 1.0,
+                softening=SOFTENING if learner == "lp-ft" else 1.0,
+            )
         run = trainer.fit(Progress(False))
-        if learner == "lp-ft" and not run.best.number:  # no epoch was better than the probe, so fit it on all rows
+        if starts_as_probe and not run.best.number:  # no epoch was better than the probe, so fit it on all rows
             network.set_head(self.fit_probe(draw.rows))
         start = time.perf_counter()
         cell = Cell(
@@ -152,7 +158,11 @@ class CellTrainer:
 
         Raises TrainingDataError if there are too few rows.
         """
-        estimator = fit_calibrated_logreg(self.X[rows], self.split.classes[self.split.y[rows]])
+        return self.fit_head(self.X[rows], rows)
+
+    def fit_head(self, vectors: npt.NDArray[np.float32], rows: Rows) -> LinearHead:
+        """Fit the same on other vectors of these rows."""
+        estimator = fit_calibrated_logreg(vectors, self.split.classes[self.split.y[rows]])
         return _add_unseen_classes(fold_estimator(estimator), self.split.classes)
 
     def _measure(self, predict: Predictor) -> dict[str, Any]:

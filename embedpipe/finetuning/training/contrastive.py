@@ -52,14 +52,14 @@ MARGIN = 0.25
 
 def require_contrastive(spec: BackboneSpec, options: FineTuneOptions, holder: str) -> None:
     """Raise UsageError if a backbone cannot be trained contrastively, or not with these options."""
-    name = option("method", "contrastive")
+    name = "contrastive training"
     if spec.provider != PROVIDER:
         raise UsageError(
-            f"{name} trains text encoders of {PROVIDER}/, and {holder} is of {spec.provider}/{spec.name}: leave it out"
+            f"{name} is for text encoders of {PROVIDER}/, and {holder} is of {spec.provider}/{spec.name}: leave it out"
         )
     if [layer.name for layer in spec.layers] != [FEATURES]:
         raise UsageError(
-            f"{name} trains the layer {FEATURES!r}, and the head is on "
+            f"{name} needs the layer {FEATURES!r}, and the head is on "
             f"{', '.join(repr(layer.name) for layer in spec.layers)}: give a head on {FEATURES!r}, or none"
         )
     for each, usual in (("optimizer", "adamw"), ("layer_decay", None), ("lora", None), ("accumulate", 1)):
@@ -122,8 +122,7 @@ class ContrastiveTrainer:
         self.device = network.last.weight.device
         if self.device.type == "cuda" and self.device.index:
             raise UsageError(
-                f"{option('method', 'contrastive')} trains on the first GPU, got {self.device}: choose it with "
-                "CUDA_VISIBLE_DEVICES"
+                f"contrastive training needs the first GPU, got {self.device}: choose it with CUDA_VISIBLE_DEVICES"
             )
         options.augmentation(len(train), items.modality)  # refuses one of images
         self.precision = options.train_precision or default_precision(self.device)
@@ -294,7 +293,7 @@ class ContrastiveTrainer:
         labels = self._y[np.array([*texts], np.int64)]
         if (np.bincount(labels) >= 2).sum() < 2:
             raise TrainingDataError(
-                f"{option('method', 'contrastive')} needs two classes with two training texts or more, got "
+                "contrastive training needs two classes with two training texts or more, got "
                 f"{len(labels)} training texts of {len(np.unique(labels))} classes: label more"
             )
         return datasets.Dataset.from_dict({"text": [*texts.values()], "label": labels})
