@@ -30,6 +30,7 @@ ORDER = (
     "estimators",
     "report",
     "heads",
+    "mlflow",
     "querying",
     "evaluation",
     "cleaning",

@@ -105,6 +105,15 @@ def access_of_object(allowed: Iterable[str] = ()) -> Access:
     return Access((str(Path.cwd()), *_roots(allowed)), advice)
 
 
+def access_of_request() -> Access:
+    """Return what a request to a service may name."""
+    advice = (
+        "is named by a request, which may name files below the working folder only: send the bytes of the file, or "
+        f"allow a folder or URL above it by the environment variable {VARIABLE}"
+    )
+    return Access((str(Path.cwd()), *_roots(())), advice)
+
+
 def access_of_store() -> Access:
     """Return what the uris in a store may name: whoever wrote the store wrote them."""
     advice = (
