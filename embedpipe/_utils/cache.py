@@ -22,7 +22,7 @@ from embedpipe.errors import UsageError
 
 #: The parts of the cache, and how the names of entries in them begin. The folder may hold other files, as the user
 #: chooses it: nothing else is listed, searched or deleted.
-PARTS = ("datasets", "engines", "evaluations", "maps", "rank", "specs", "transformer", "vectors", "views")
+PARTS = ("datasets", "engines", "evaluations", "graphs", "maps", "rank", "specs", "transformer", "vectors", "views")
 _ENTRY = re.compile(r"[0-9a-f]{16}|new-|\.[0-9a-f]{16}")
 
 #: Seconds for which an entry is not deleted for want of room after it was used, as another process may use it.

@@ -16,6 +16,7 @@ from embedpipe._utils.progress import Progress
 from embedpipe.cleaning.comparable import require_comparable
 from embedpipe.cleaning.duplicates import Pairs, equal_content, find_pairs, pairs_between
 from embedpipe.cleaning.findings import Findings, Recorder
+from embedpipe.cleaning.graph_cache import kept_graph
 from embedpipe.cleaning.held_out import FOLDS, fold_rows, held_out_probabilities
 from embedpipe.cleaning.label_errors import LabelErrors, find_label_errors, with_neighbours
 from embedpipe.cleaning.options import CleanOptions
@@ -27,7 +28,7 @@ from embedpipe.heads.training.training_data import labels_of
 from embedpipe.heads.training.vectors import read_finite
 from embedpipe.neighbours.duplicates import duplicate_pairs, join_groups
 from embedpipe.neighbours.exact import nearest_rows, normalised
-from embedpipe.neighbours.graph import Graph, RowSearch, neighbour_graph
+from embedpipe.neighbours.graph import Graph, RowSearch
 from embedpipe.report.drawing.wording import counted
 from embedpipe.splits.groups import find_groups, merge_groupings
 from embedpipe.splits.split_column import parse_split_names
@@ -83,7 +84,8 @@ def clean(
     Notes
     -----
     One graph of the nearest neighbours serves all (`embedpipe.neighbours.graph.neighbour_graph`: exact up to 30,000
-    rows). Cosines are those of vectors less their mean. Rows that are duplicates are predicted by the same fold.
+    rows). From 10,000 rows it is kept in the cache, so that a run that was killed goes on from it. Cosines are those of
+    vectors less their mean. Rows that are duplicates are predicted by the same fold.
 
     Examples
     --------
@@ -114,7 +116,7 @@ def clean(
         Z = normalised(X - centre)
     k = min(chosen.neighbours, len(ids) - 1)
     with show.step("finding neighbours", len(ids), "rows") as advance:
-        graph = neighbour_graph(Z, k, advance=advance)
+        graph = kept_graph(Z, k, advance)
     hashes = np.array(rows["content_hash"].to_pylist(), object)
     pictures = stored_hashes(opened, ids)
     pairs = find_pairs(equal_content(hashes), duplicate_pairs(graph, chosen.near_duplicates, pictures))
