@@ -116,7 +116,7 @@ def test_without_other_rows_fit_says_that_they_are_excluded(tmp_path: Path) -> N
     X, y = clusters(9, classes=2)
     made = make_store(tmp_path / "store", X, label=[f"class {number}" for number in y])
     made.exclude(reasons([*range(9)]))
-    with pytest.raises(TrainingDataError, match=r"\(0 rows, and 9 that are excluded\)"):
+    with pytest.raises(TrainingDataError, match=r"\(0 rows, and 9 marked as excluded\)"):
         embedpipe.fit(made)
 
 

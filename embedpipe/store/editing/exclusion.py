@@ -17,7 +17,7 @@ from embedpipe.store.keyed_table import KeyedTable
 from embedpipe.store.schema import EXCLUDED
 
 #: Why rows are left out, as heads and evaluations record it.
-LEFT_OUT = "that are excluded"
+LEFT_OUT = "marked as excluded"
 #: Values that give no reason: the row is used, or excluded by hand.
 USED, NO_REASON = ("", "no", "false", "0"), ("yes", "true", "1", "x")
 BY_HAND_REASON = "by hand"
