@@ -66,6 +66,7 @@ def measure(name: str, options: argparse.Namespace) -> tuple[int, embedpipe.Benc
     result = embedpipe.benchmark(
         store,
         to=options.to / f"{name}-{options.max_length}" / "runs",
+        weights=str(options.to / f"minilm-{options.max_length}"),
         learners=options.learners,
         label_counts=tuple(classes * labels for labels in options.labels),
         seeds=options.draws,

@@ -146,8 +146,8 @@ def test_seed_decides_the_weights_and_the_callers_generators_are_kept(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 7}, r"batch_size must be even and >= 4 with method='contrastive', got 7"),
-        ({"lora": 8}, r"lora=8 does not apply to method='contrastive'"),
+        ({"batch_size": 7}, r"batch_size must be even and >= 4 with contrastive training, got 7"),
+        ({"lora": 8}, r"lora=8 does not apply to contrastive training"),
         ({"optimizer": "sgd"}, r"optimizer='sgd' does not apply"),
         ({"method": "triplets"}, r"method must be one of lp-ft, contrastive, got 'triplets'"),
         ({"augment": "light"}, r"augment='light' applies to images"),

@@ -16,7 +16,7 @@ from embedpipe._utils.version import __version__
 from embedpipe.backbones.options import ReloadOptions
 from embedpipe.backbones.spec import random_notes
 from embedpipe.errors import UsageError, suggest
-from embedpipe.finetuning.benchmark.benchmark_data import DEFAULT_LEARNERS, LEARNERS, Learner
+from embedpipe.finetuning.benchmark.benchmark_data import ALL_LEARNERS, LEARNERS, Learner
 from embedpipe.finetuning.benchmark.cell_files import BenchmarkFolder, FinishedCell
 from embedpipe.finetuning.benchmark.cell_runner import CellRunner, fit_into_time_budget
 from embedpipe.finetuning.benchmark.differences import find_differences, find_savings
@@ -46,7 +46,7 @@ def benchmark(
     to: str | Path,
     label: str = "label",
     backbone: str = "",
-    learners: Sequence[Learner] = DEFAULT_LEARNERS,
+    learners: Sequence[Learner] = LEARNERS,
     device: str | None = None,
     progress: bool | None = None,
     **options: Unpack[BenchmarkParameters],
@@ -165,14 +165,14 @@ def measure_cells(
 
 
 def _check_learners(learners: Sequence[Learner]) -> list[Learner]:
-    """Return the learners in the order of `LEARNERS`."""
+    """Return the learners in the order of `ALL_LEARNERS`."""
     requested = [learners] if isinstance(learners, str) else list(learners)
     for learner in requested:
-        if learner not in LEARNERS:
-            raise UsageError(f"unknown learner {learner!r}{suggest(learner, LEARNERS)}")
+        if learner not in ALL_LEARNERS:
+            raise UsageError(f"unknown learner {learner!r}{suggest(learner, ALL_LEARNERS)}")
     if not requested:
-        raise UsageError(f"{option('learners')} must be at least one of {', '.join(LEARNERS)}, got none")
-    return [learner for learner in LEARNERS if learner in requested]
+        raise UsageError(f"{option('learners')} must be at least one of {', '.join(ALL_LEARNERS)}, got none")
+    return [learner for learner in ALL_LEARNERS if learner in requested]
 
 
 def _settings(

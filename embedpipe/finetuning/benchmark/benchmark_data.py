@@ -15,9 +15,9 @@ from embedpipe.statistics import Estimate
 #: A head on frozen features; a network that starts from that head; one with a random head; one with random weights; a
 #: text encoder that brings texts of a class together.
 Learner = Literal["linear-probe", "lp-ft", "finetune", "scratch", "contrastive"]
-LEARNERS: tuple[Learner, ...] = get_args(Learner)
-#: Those that train every network.
-DEFAULT_LEARNERS = LEARNERS[:4]
+ALL_LEARNERS: tuple[Learner, ...] = get_args(Learner)
+#: Those for every network, which are the default.
+LEARNERS = ALL_LEARNERS[:4]
 #: Of fewer seeds, pages and pictures show no intervals: those of two seeds cover nearly everything.
 SEEDS_FOR_INTERVALS = 3
 
