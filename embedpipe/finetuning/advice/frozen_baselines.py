@@ -34,7 +34,7 @@ from embedpipe.store import FeatureStore
 REFERENCE_HEAD, NORMALISED = "logreg", "normalised logreg"
 #: From a number of labels and a seed to the test rows that are classified correctly.
 CorrectRows = Callable[[int, int], npt.NDArray[np.bool_]]
-FOLDS, REPEATS = 5, 2
+FOLDS, REPEATS = 5, 1
 
 
 class NormalizedLogreg(Pipeline):  # type: ignore[misc]

@@ -17,8 +17,9 @@ from embedpipe.finetuning.options import FineTuneOptions
 from embedpipe.finetuning.split_rows import SplitRows, network_layer
 from embedpipe.store import FeatureStore
 
-#: Batches of the short training that measures the speed.
-TIMED_BATCHES = 2
+#: Items of the short training that measures the speed: on a processor, where an item of a small batch takes as long as
+#: one of a large batch, and batches elsewhere.
+TIMED_ITEMS, TIMED_BATCHES = 16, 2
 LEARNERS: tuple[Learner, Learner] = ("linear-probe", "lp-ft")
 #: Corruptions of the test images: one of each family, to keep a pilot short; `embedpipe.benchmark` has more.
 CORRUPTIONS = ("gaussian_noise", "defocus_blur", "fog", "jpeg_compression")
@@ -48,6 +49,8 @@ def time_training(
 ) -> TrainingCost:
     """Train two epochs on a few items, and extrapolate the second to all epochs on all labels.
 
+    The first epoch is longer, as libraries choose their kernels in it.
+
     Raises
     ------
     BackboneError
@@ -67,8 +70,12 @@ def time_training(
     head = LinearHead(zeros, zeros[:, 0], split.classes, unit=False)
     augment = options.augmentation(len(split.train), items.modality)
     short = dataclasses.replace(options, epochs=2, patience=2, augment=augment)
+    count = TIMED_BATCHES * options.batch_size
+    if frozen.device.type == "cpu" and count > TIMED_ITEMS:
+        count, batch_size = TIMED_ITEMS, min(options.batch_size, TIMED_ITEMS)
+        short = dataclasses.replace(short, batch_size=batch_size, accumulate=min(options.accumulate, batch_size))
     rng = np.random.default_rng(options.seed)
-    train = rng.permutation(split.train)[: TIMED_BATCHES * options.batch_size]
+    train = rng.permutation(split.train)[:count]
     fraction = len(train) / len(split.train)
     validation = rng.permutation(split.validation)[: max(1, round(fraction * len(split.validation)))]
     trainer = Trainer(ClassifierNetwork(frozen, head, short.batch_norm), items, split.y, train, validation, short)
