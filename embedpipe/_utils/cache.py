@@ -22,7 +22,21 @@ from embedpipe.errors import UsageError
 
 #: The parts of the cache, and how the names of entries in them begin. The folder may hold other files, as the user
 #: chooses it: nothing else is listed, searched or deleted.
-PARTS = ("datasets", "engines", "evaluations", "graphs", "maps", "rank", "specs", "transformer", "vectors", "views")
+PARTS = (
+    "datasets",
+    "engines",
+    "evaluations",
+    "graphs",
+    "ledger",
+    "maps",
+    "rank",
+    "specs",
+    "transformer",
+    "vectors",
+    "views",
+)
+#: The part that cannot be made again: only the user deletes it.
+KEPT = "ledger"
 _ENTRY = re.compile(r"[0-9a-f]{16}|new-|\.[0-9a-f]{16}")
 
 #: Seconds for which an entry is not deleted for want of room after it was used, as another process may use it.
@@ -134,6 +148,8 @@ def keep_limit() -> None:
     """Delete the least recently used entries while the cache is larger than its limit (``EMBEDPIPE_CACHE_GB``)."""
     limit, total = cache_limit(), 0
     for entry in cache_entries():
+        if entry.path.parent.name == KEPT:
+            continue
         total += entry.size
         if total > limit and entry.used < time.time() - IN_USE:
             drop_entry(entry.path)

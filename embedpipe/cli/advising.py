@@ -17,7 +17,7 @@ from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, reads_sto
 from embedpipe.finetuning.advice.options import AdviseOptions
 from embedpipe.finetuning.benchmark.benchmark_data import SEEDS_FOR_INTERVALS
 from embedpipe.finetuning.benchmark.options import BenchmarkOptions
-from embedpipe.finetuning.options import FineTuneOptions, SplitOptions
+from embedpipe.finetuning.options import FineTuneOptions, LedgerOptions, SplitOptions
 from embedpipe.report.drawing.wording import counted
 from embedpipe.statistics.percentages import percent
 
@@ -131,7 +131,7 @@ def print_benchmark(result: Benchmark, verbose: bool) -> None:
 @app.command(rich_help_panel="Fine-tune")
 @exits_cleanly
 @reads_stored_places
-@with_options(AdviseOptions, FineTuneOptions, SplitOptions, ReloadOptions)
+@with_options(AdviseOptions, FineTuneOptions, SplitOptions, ReloadOptions, LedgerOptions)
 def advise(
     source: Annotated[
         list[str],
@@ -184,7 +184,7 @@ def advise(
 
 def print_advice(result: Advice, verbose: bool) -> None:
     """Print the result of `embedpipe.advise`."""
-    from embedpipe.finetuning.advice.page import describe_step
+    from embedpipe.finetuning.advice.page import chance_of, describe_step
     from embedpipe.finetuning.advice.verdict import rough_duration
 
     verdict, frozen = result.verdict, result.frozen_baselines
@@ -226,7 +226,7 @@ def print_advice(result: Advice, verbose: bool) -> None:
         takes = "time unknown" if following.minutes is None else rough_duration(following.minutes)
         details = [following.description, *([] if following.verb == "fit" else [takes])]
         if following.chance is not None:
-            details.append(f"decides with a probability of {following.chance:.2f}")
+            details.append(f"{chance_of(result)} with a probability of {following.chance:.2f}")
         print(f"\nnext: {', '.join(details)}:\n{following.command}")
 
 

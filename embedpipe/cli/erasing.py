@@ -57,7 +57,9 @@ def forget(
 def cache(
     *,
     list_: Annotated[bool, typer.Option("--list", help="List its parts, with -v its entries (default).")] = False,
-    clear: Annotated[bool, typer.Option("--clear", help="Delete it; it is made again when needed.")] = False,
+    clear: Annotated[
+        bool, typer.Option("--clear", help="Delete it; all but the ledger is made again when needed.")
+    ] = False,
     older_than: Annotated[
         float | None, typer.Option("--older-than", help="Only what was not used for this many hours.")
     ] = None,
@@ -65,10 +67,10 @@ def cache(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """List or clear the cache folder: memory maps, exported networks, samples of `rank`, results of `evaluate`, maps.
+    """List or clear the cache folder: memory maps, exported networks, results of `evaluate`, the ledger of `advise`.
 
     The folder is EMBEDPIPE_CACHE, else the user's cache folder. While it is larger than EMBEDPIPE_CACHE_GB (50 by
-    default), what was used least recently is deleted.
+    default), what was used least recently is deleted, but for the ledger.
 
     Example: `embedpipe cache --list`
     """

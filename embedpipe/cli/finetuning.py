@@ -14,7 +14,7 @@ from embedpipe.cli import show
 from embedpipe.cli.app import PARTLY_FAILED, app
 from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, reads_stored_places, shows_progress, with_options
 from embedpipe.cli.running.plain_text import escaped
-from embedpipe.finetuning.options import FineTuneOptions, Method, SplitOptions
+from embedpipe.finetuning.options import FineTuneOptions, LedgerOptions, Method, SplitOptions
 from embedpipe.report.drawing.wording import counted
 from embedpipe.statistics.percentages import percent
 
@@ -36,7 +36,7 @@ def default_folder(source: str, suffix: str) -> Path:
 @app.command(rich_help_panel="Fine-tune")
 @exits_cleanly
 @reads_stored_places
-@with_options(FineTuneOptions, SplitOptions, ReloadOptions)
+@with_options(FineTuneOptions, SplitOptions, ReloadOptions, LedgerOptions)
 def finetune(
     source: Source,
     *,

@@ -20,8 +20,9 @@ from embedpipe.backbones.spec import random_notes
 from embedpipe.errors import TrainingDataError, require_one_of
 from embedpipe.estimators.solvers.column_stats import Floats
 from embedpipe.finetuning import run_folder
+from embedpipe.finetuning.advice.ledger import LedgerRow, add_to_ledger, ledger_row
 from embedpipe.finetuning.linear_probe import align_classes, fit_default_probe, fit_on_vectors, open_probe, refit_probe
-from embedpipe.finetuning.options import FineTuneOptions, Method, SplitOptions
+from embedpipe.finetuning.options import FineTuneOptions, LedgerOptions, Method, SplitOptions
 from embedpipe.finetuning.result import FineTuneResult, InitialCheck, ProbeComparison
 from embedpipe.finetuning.run_settings import digest, require_same, run_settings
 from embedpipe.finetuning.source import load_frozen, open_item_set, open_items
@@ -43,7 +44,7 @@ from embedpipe.store import FeatureStore
 if TYPE_CHECKING:
     from embedpipe._utils.parameters import FineTuneParameters
 
-OPTIONS = (FineTuneOptions, SplitOptions, ReloadOptions)
+OPTIONS = (FineTuneOptions, SplitOptions, ReloadOptions, LedgerOptions)
 #: Largest allowed difference in validation accuracy between the head on stored features and the network before
 #: training. A larger one means that the network does not see the images that were embedded.
 ACCURACY_TOLERANCE = 0.01
@@ -129,7 +130,7 @@ def finetune(
     FineTuneResult('photos.tuned': epoch 5 of 5, test accuracy 89.0 %, linear probe 85.0 %)
     >>> store = embedpipe.embed("new_photos", "new.features", backbone=result.backbone_name)  # doctest: +SKIP
     """
-    training, split_options, reload_options = build_options(OPTIONS, options)
+    training, split_options, reload_options, ledger_options = build_options(OPTIONS, options)
     require_one_of("method", method, get_args(Method))
     if method == "contrastive":
         require_one_process("finetune", method)
@@ -172,6 +173,8 @@ def finetune(
             if workers.first:
                 run_folder.write_result({"settings": settings, **result.to_dict()}, folder)
                 run_folder.delete_state(folder)
+                if method == "lp-ft" and not ledger_options.no_ledger:
+                    add_to_ledger([_ledger_row(result, split, store)])
             workers.wait()  # the other processes may read the files that the first has written
             return result
     remedy = f"give the same, or another folder ({option('to', ...)})"
@@ -251,6 +254,20 @@ def _train(
         augmentation=trainer.augmentation,
         failed=failed,
         notes=[*random_notes([store.spec]), *split.splits.notes],
+    )
+
+
+def _ledger_row(result: FineTuneResult, split: SplitRows, store: FeatureStore) -> LedgerRow:
+    return ledger_row(
+        store.spec,
+        result.splits_id,
+        labels=result.train_rows + result.validation_rows,
+        classes=len(split.classes),
+        probe=result.test.linear_probe,
+        network=result.test.finetuned,
+        test_rows=result.test.rows,
+        seeds=1,
+        minutes=result.seconds / 60,
     )
 
 

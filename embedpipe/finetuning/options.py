@@ -177,3 +177,15 @@ class SplitOptions:
 
     def __post_init__(self) -> None:
         check_near_duplicates(self.near_duplicates)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerOptions:
+    """Whether the result is remembered for later forecasts of `embedpipe.advise`."""
+
+    no_ledger: bool = field(
+        default=False,
+        metadata={
+            "help": "Neither read nor write the ledger of fine-tunings in the cache folder, which sharpens forecasts."
+        },
+    )

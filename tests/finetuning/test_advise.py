@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,7 @@ def test_all_heads_are_measured_on_all_layers(layered: Advice) -> None:
     assert {baseline.head for baseline in baselines} == {"logreg", "normalised logreg", "lda", "knn"}
     assert len(baselines) == 12  # two layers, and both joined
     assert "normalised logreg on blocks.1+features" in [baseline.name for baseline in baselines]
-    assert layered.frozen_baselines.resampling == "2 x 5-fold stratified cross-validation"
+    assert layered.frozen_baselines.resampling == "1 x 5-fold stratified cross-validation"
 
 
 def test_unknown_training_time_is_noted(layered: Advice) -> None:
@@ -272,6 +273,29 @@ def test_page_shows_every_forecast_and_the_recommendation(
         assert f"<td>{step.forecast.probability:.2f}</td>" in page
     assert f"<strong>{advice.verdict.decision}</strong>".replace("'", "&#39;") in page
     assert (advice.next_step.command in page) if advice.next_step else True
+
+
+def test_worth_of_a_point_is_shown_with_the_expected_gain(without_pilot: Advice, tmp_path: Path) -> None:
+    forecast = replace(without_pilot.forecast, mean=0.02, break_even=0.0042, pays_to_find_out=False)
+    advice = replace(without_pilot, forecast=forecast)
+    asked = "0.42 points, the worth of its time (expected: +2.0 points)"
+    assert f"it gains more than {asked}." in advice.sentences()[1]
+    page = advice.to_html(tmp_path / "advice.html").read_text(encoding="utf-8")
+    assert asked in page
+    assert "The expected gain is worth more than the time." in page
+    assert "changes the recommendation with a probability of" in page
+
+
+@pytest.mark.long
+def test_recommendation_follows_the_worth_of_a_point(hard_store: Path) -> None:
+    dear, cheap = (advise(hard_store, point_worth=worth, **FAST) for worth in ("1000h", "1s"))
+    assert dear.forecast.break_even is not None
+    assert dear.forecast.break_even < 1e-4
+    assert dear.recommendation != "stay"
+    assert cheap.forecast.min_gain == cheap.forecast.break_even
+    assert cheap.recommendation == "stay"
+    assert cheap.next_step is not None
+    assert cheap.next_step.verb == "fit"
 
 
 @pytest.mark.long
@@ -412,6 +436,7 @@ def test_budget_too_small_for_a_run_is_noted(hard_store: Path, tmp_path: Path) -
         ({"shift_margin": -0.1}, r"shift_margin must be in \[0, 1\), got -0.1"),
         ({"seeds": 1}, "seeds must be >= 2, got 1"),
         ({"time_budget": "soon"}, "time_budget must be a time such as 90s, 10min or 2h, got 'soon'"),
+        ({"point_worth": "much"}, "point_worth must be a time such as 90s, 10min or 2h, got 'much'"),
         ({"act": True}, "needs a folder for its runs"),
         ({"time_budget": "1min"}, "a time budget needs a folder for its runs"),
         ({"min_gian": 0.1}, "did you mean 'min_gain'"),

@@ -18,6 +18,7 @@ from embedpipe.finetuning.advice.forecasting.forecast import (
     chance_to_decide,
     cheapest_experiment,
     forecast_gain,
+    value_of_finding_out,
 )
 from embedpipe.finetuning.advice.forecasting.gain_model import Observed, Setting, load_gain_model, logit
 from embedpipe.finetuning.advice.forecasting.pretraining import pretraining_of
@@ -96,6 +97,32 @@ def test_chance_to_decide_is_how_often_simulated_experiments_decide() -> None:
     draws = np.random.default_rng(1).normal(prior.mean, math.hypot(prior.deviation, math.sqrt(planned.variance)), 2000)
     forecasts = (forecast_gain(TARGET, [replace(planned, logit_gain=float(draw))]) for draw in draws)
     assert chance == pytest.approx(np.mean([each.recommendation != "find out first" for each in forecasts]), abs=0.03)
+
+
+def test_expected_gain_and_break_even_recommend() -> None:
+    forecast = forecast_gain(TARGET)
+    assert forecast.gain.low < forecast.mean < forecast.gain.value  # what can be gained is limited, a loss less so
+    for break_even, recommended in ((forecast.mean - 0.001, "fine-tune"), (forecast.mean + 0.001, "stay")):
+        assert replace(forecast, break_even=break_even).recommendation == recommended
+        assert replace(forecast, break_even=break_even, pays_to_find_out=True).recommendation == "find out first"
+
+
+@pytest.mark.parametrize("break_even", [0.01, 0.05, 0.1])
+def test_value_of_finding_out_is_what_simulated_experiments_add(break_even: float) -> None:
+    model, planned = load_gain_model(), observed(0.0, labels=2000, variance=0.02)
+    added, changes = value_of_finding_out(TARGET, [], planned, break_even)
+    prior = model.predict(planned.setting)
+    draws = np.random.default_rng(1).normal(prior.mean, math.hypot(prior.deviation, math.sqrt(planned.variance)), 1500)
+    forecasts = (forecast_gain(TARGET, [replace(planned, logit_gain=float(draw))]) for draw in draws)
+    net = np.array([each.mean for each in forecasts]) - break_even
+    assert added == pytest.approx(np.maximum(net, 0).mean() - max(net.mean(), 0), abs=0.002)
+    assert changes == pytest.approx(np.mean((net > 0) != (net.mean() > 0)), abs=0.03)
+
+
+def test_experiment_with_a_break_even_must_be_worth_its_time() -> None:
+    cheap, dear = Experiment(100, 2, 1.0, 0.2, net=0.004), Experiment(800, 2, 50.0, 0.9, net=-0.01)
+    assert cheapest_experiment([dear, cheap]) == cheap
+    assert cheapest_experiment([dear]) is None
 
 
 def test_cheapest_likely_experiment_is_recommended() -> None:

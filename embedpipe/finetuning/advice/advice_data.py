@@ -10,7 +10,7 @@ from embedpipe.finetuning.advice.forecasting.forecast import Experiment, Forecas
 from embedpipe.finetuning.advice.verdict import Verdict
 from embedpipe.finetuning.benchmark.result import Benchmark
 from embedpipe.finetuning.result import FineTuneResult
-from embedpipe.report.drawing.wording import margin
+from embedpipe.report.drawing.wording import counted, margin
 from embedpipe.statistics import Estimate
 
 
@@ -165,14 +165,24 @@ class AdviceData:
         """``fine-tune``, ``stay`` (with the head) or ``find out first``."""
         return self.forecast.recommendation
 
+    @property
+    def asked_gain(self) -> str:
+        """The gain that is asked for, in words."""
+        forecast = self.forecast
+        if forecast.break_even is None:
+            return margin(forecast.min_gain, "accuracy")
+        expected = f"expected: {100 * forecast.mean:+.1f} points"
+        return f"{100 * forecast.break_even:.2g} points, the worth of its time ({expected})"
+
     def sentences(self) -> list[str]:
         """The forecast, the proof and the cost, one sentence each."""
         forecast, gain = self.forecast, self.forecast.gain
         basis = f"{forecast.runs} trained networks and" if forecast.runs else "no trained network, only"
+        if forecast.ledger_rows:
+            basis += f" {counted(forecast.ledger_rows, 'fine-tuning')} of other data and"
         return [
             f"Fine-tuning on all {self.labels:,} labels is expected to change accuracy by {100 * gain.value:+.1f} "
             f"points (80 % interval {100 * gain.low:+.1f} to {100 * gain.high:+.1f}), from {basis} published results.",
-            f"With a probability of {forecast.probability:.2f} it gains more than "
-            f"{margin(forecast.min_gain, 'accuracy')}.",
+            f"With a probability of {forecast.probability:.2f} it gains more than {self.asked_gain}.",
             f"Proved at 95 %: {self.verdict.decision}.",
         ]

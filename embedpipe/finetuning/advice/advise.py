@@ -20,7 +20,7 @@ from embedpipe.backbones.spec import random_notes
 from embedpipe.errors import EmbedpipeError, UsageError
 from embedpipe.evaluation.comparison.rows import open_stores
 from embedpipe.finetuning.advice.advice_data import ForecastStep, FrozenBaselines, NextStep
-from embedpipe.finetuning.advice.experiments import Evidence, plan_experiments
+from embedpipe.finetuning.advice.experiments import Evidence, assess, gain_worth
 from embedpipe.finetuning.advice.forecasting.forecast import Experiment, Forecast, cheapest_experiment
 from embedpipe.finetuning.advice.forecasting.gain_model import Setting
 from embedpipe.finetuning.advice.forecasting.pretraining import pretraining_of
@@ -29,13 +29,14 @@ from embedpipe.finetuning.advice.frozen_baselines import (
     REFERENCE_HEAD,
     measure_frozen_baselines,
 )
+from embedpipe.finetuning.advice.ledger import LedgerRow, add_to_ledger, data_digest, ledger_row, read_ledger
 from embedpipe.finetuning.advice.options import AdviseOptions
 from embedpipe.finetuning.advice.pilot import LEARNERS, TrainingCost, time_training
 from embedpipe.finetuning.advice.result import Advice
 from embedpipe.finetuning.advice.runs import Runner
 from embedpipe.finetuning.advice.verdict import judge, rough_duration
 from embedpipe.finetuning.benchmark.cell_files import BenchmarkFolder
-from embedpipe.finetuning.options import FineTuneOptions, SplitOptions
+from embedpipe.finetuning.options import FineTuneOptions, LedgerOptions, SplitOptions
 from embedpipe.finetuning.run_folder import lock_folder
 from embedpipe.finetuning.source import open_items, require_trainable
 from embedpipe.finetuning.split_rows import hold_out_training_rows, read_split_rows
@@ -45,11 +46,13 @@ from embedpipe.store import FeatureStore
 if TYPE_CHECKING:
     from embedpipe._utils.parameters import AdviseParameters
 
-OPTIONS = (AdviseOptions, FineTuneOptions, SplitOptions, ReloadOptions)
+OPTIONS = (AdviseOptions, FineTuneOptions, SplitOptions, ReloadOptions, LedgerOptions)
 #: Options with their defaults, which a printed command leaves out.
 DEFAULTS = {(field.name, field.default) for cls in OPTIONS for field in dataclasses.fields(cls)} | {("label", "label")}
 #: Folder of the network that `act` trains.
 NETWORK = "network"
+#: Largest gain that is asked for, however little a point is worth.
+MOST_GAIN = 0.99
 #: Options of `advise` that are not passed on to `benchmark`.
 ADVISE_ONLY = {field.name for field in dataclasses.fields(AdviseOptions)}
 
@@ -115,6 +118,9 @@ def advise(
     Networks are compared with the linear probe or with the best frozen baseline fitted on the same draws, whichever is
     more accurate at a label count.
 
+    What was measured is kept in a ledger in the cache folder, without names of data. Later forecasts on other data take
+    it into account.
+
     `embedpipe.finetuning.advice.forecasting.forecast` documents the forecast, which decides at a probability of 0.9,
     and `embedpipe.finetuning.advice.verdict.judge` the strict rule whose decision stands beside it.
 
@@ -127,7 +133,7 @@ def advise(
     embedpipe advise photos.features --time-budget 12min --to photos.advice
     """
     start = time.perf_counter()
-    advise_options, training, split_options, reload_options = build_options(OPTIONS, options)
+    advise_options, training, split_options, reload_options, ledger_options = build_options(OPTIONS, options)
     require_one_process("advise")
     budget = advise_options.budget_seconds
     for name, given in (("a time budget", budget is not None), (option("act", True), act)):
@@ -152,15 +158,23 @@ def advise(
         min_gain=advise_options.min_gain,
         shift_margin=advise_options.shift_margin,
     )
-    cost = None
-    if decide([]).decision != "not worth it":
+    identity, ledger = split.splits.identity, list[LedgerRow]()
+    if not ledger_options.no_ledger:
+        ledger, ledger_notes = read_ledger(data_digest(identity))
+        notes += ledger_notes
+    cost, min_gain, point_seconds = None, advise_options.min_gain, advise_options.point_seconds
+    if point_seconds is not None or decide([]).decision != "not worth it":
         try:
             with Progress(progress).step("timing a few steps of training"):
                 cost = time_training(first, held, training, reload_options, device)
         except EmbedpipeError as error:
-            if budget is not None or act:
+            if budget is not None or act or point_seconds is not None:
                 raise
             notes.append(f"The time of training could not be measured: {error}")
+    if cost is not None and point_seconds is not None:
+        min_gain = min(gain_worth(cost.full, point_seconds), MOST_GAIN)
+        decide = functools.partial(decide, min_gain=min_gain)
+    assess_runs = functools.partial(assess, split=held, seeds=advise_options.seeds, cost=cost)
 
     with contextlib.ExitStack() as lock:
         if folder is not None:
@@ -168,11 +182,12 @@ def advise(
         runner = Runner(stores, held, label, baselines, folder, training, reload_options, device, Progress(progress))
         for count, seeds in (folder.finished_seeds(LEARNERS, training.seed) if folder else {}).items():
             runner.run(count, seeds)
-        evidence = Evidence(target, runner.runs, len(held.test), advise_options.min_gain)
-        steps = [ForecastStep(None, evidence.forecast())]
-        while budget is not None and steps[-1].forecast.recommendation == "find out first":
+        known = [row.observed() for row in ledger]
+        evidence = Evidence(target, runner.runs, len(held.test), min_gain, point_seconds, known)
+        forecast, planned = assess_runs(evidence)
+        steps = [ForecastStep(None, forecast)]
+        while budget is not None and forecast.recommendation == "find out first":
             left = (budget - (time.perf_counter() - start)) / 60
-            planned = plan_experiments(evidence, held, advise_options.seeds, cost)
             experiment = cheapest_experiment([each for each in planned if each.minutes and each.minutes <= left])
             if experiment is None:
                 notes.append(_why_no_more_runs(planned, left))
@@ -180,10 +195,13 @@ def advise(
             done = sum(run.labels == experiment.labels for run in evidence.runs)
             runner.run(experiment.labels, done + experiment.seeds)
             evidence = dataclasses.replace(evidence, runs=runner.runs)
-            steps.append(ForecastStep(experiment, evidence.forecast()))
+            forecast, planned = assess_runs(evidence)
+            steps.append(ForecastStep(experiment, forecast))
+    if not ledger_options.no_ledger:
+        add_to_ledger([ledger_row(first.spec, identity, **measured) for measured in runner.measured()])
 
     network = None
-    if act and to is not None and steps[-1].forecast.recommendation == "fine-tune":
+    if act and to is not None and forecast.recommendation == "fine-tune":
         from embedpipe.finetuning.finetune import finetune
 
         shared: Any = {name: value for name, value in options.items() if name not in ADVISE_ONLY}
@@ -194,12 +212,11 @@ def advise(
         would_change.append("A better layer: the store has one layer, and `embed --layer NAME` stores several at once.")
     chosen = _chosen_options(first, label, device, options)
     place = os.fspath(to) if to is not None else f"{Path(first.path).stem}.advice"
-    experiments = plan_experiments(evidence, held, advise_options.seeds, cost)
     next_step = None
     if network is None:
-        next_step = _find_next_step(stores, steps[-1].forecast, baselines, experiments, cost, place, chosen)
+        next_step = _find_next_step(stores, forecast, baselines, planned, cost, place, chosen)
     return Advice(
-        forecast=steps[-1].forecast,
+        forecast=forecast,
         steps=steps,
         verdict=verdict,
         frozen_baselines=baselines,

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from embedpipe.finetuning.advice.forecasting.forecast import Experiment, Forecast, chance_to_decide, forecast_gain
-from embedpipe.finetuning.advice.forecasting.gain_model import LEAST, Observed, Setting, logit
+from embedpipe.finetuning.advice.forecasting.forecast import (
+    Experiment,
+    Forecast,
+    chance_to_decide,
+    forecast_gain,
+    value_of_finding_out,
+)
+from embedpipe.finetuning.advice.forecasting.gain_model import Observed, Setting, logit
+from embedpipe.finetuning.advice.forecasting.measurement import EXPECTED_SPREAD, expected_variance, observe
 from embedpipe.finetuning.advice.pilot import TrainingCost, run_seconds
 from embedpipe.finetuning.benchmark.label_sampling import smallest_label_count
 from embedpipe.finetuning.benchmark.paired_runs import PilotRun, summarise_runs
 from embedpipe.finetuning.split_rows import SplitRows
 
-#: Spread of the gain between draws of labels that is expected before runs show it, and how many runs it counts as.
-EXPECTED_SPREAD, EXPECTED_RUNS = 0.015, 3
-#: Share of held-out rows on which probe and network are expected to differ.
-EXPECTED_DISAGREEMENT = 0.1
+#: As how many runs the expected spread of the gain between draws of labels counts.
+EXPECTED_RUNS = 3
 #: By how much the logit of the probe's accuracy is expected to fall when the labels are halved.
 FALL_PER_HALVING = 0.25
 #: Most runs of one label count.
@@ -36,23 +41,31 @@ class Evidence:
     test_rows : int
         Held-out rows of the runs.
     min_gain : float
+        The gain that is asked for; with ``point_seconds`` the one that pays for the time of fine-tuning.
+    point_seconds : float or None
+        The time that a point of accuracy is worth.
+    ledger : list of Observed
+        Gains on other data of this user.
     """
 
     target: Setting
     runs: list[PilotRun]
     test_rows: int
     min_gain: float
+    point_seconds: float | None = None
+    ledger: list[Observed] = field(default_factory=list)
 
     @property
     def observed(self) -> list[Observed]:
-        """The gain at each label count, on the logit scale."""
+        """The gains at each label count, and those of the ledger, on the logit scale."""
         counts = sorted({run.labels for run in self.runs})
-        return [self._observe([run for run in self.runs if run.labels == labels]) for labels in counts]
+        own = [self._observe([run for run in self.runs if run.labels == labels]) for labels in counts]
+        return [*own, *self.ledger]
 
     def forecast(self) -> Forecast:
-        """Return the forecast by the published pairs and the finished runs."""
+        """Return the forecast by the published pairs, the ledger and the finished runs."""
         forecast = forecast_gain(self.target, self.observed, min_gain=self.min_gain)
-        return replace(forecast, runs=len(self.runs))
+        return replace(forecast, runs=len(self.runs), ledger_rows=len(self.ledger))
 
     def _observe(self, group: Sequence[PilotRun]) -> Observed:
         labels = group[0].labels
@@ -62,18 +75,14 @@ class Evidence:
         spread = (EXPECTED_RUNS * EXPECTED_SPREAD**2 + freedom * measured.variance) / (EXPECTED_RUNS + freedom)
         rows = ((measured.below + measured.above) / 2 / 1.96) ** 2
         setting = Setting(probe, labels, self.target.classes, self.target.pretraining)
-        # A share of the held-out rows has no logit at 0 and 1: half a row is kept from both.
-        edge = max(LEAST, 0.5 / self.test_rows)
-        shown = float(logit(np.clip(network, edge, 1 - edge)) - logit(np.clip(probe, edge, 1 - edge)))
-        return Observed(setting, shown, _on_logit_scale(spread / len(group) + rows, network, edge))
+        return observe(setting, network, spread / len(group) + rows, self.test_rows)
 
     def planned(self, labels: int, seeds: int) -> Observed:
         """Return what runs are expected to show; their gain is not known."""
         halvings = np.log2(self.target.labels / labels)
         accuracy = float(1 / (1 + np.exp(-(logit(self.target.accuracy) - FALL_PER_HALVING * halvings))))
         setting = Setting(accuracy, labels, self.target.classes, self.target.pretraining)
-        variance = EXPECTED_SPREAD**2 / seeds + EXPECTED_DISAGREEMENT / self.test_rows
-        return Observed(setting, 0.0, _on_logit_scale(variance, accuracy, max(LEAST, 0.5 / self.test_rows)))
+        return observe(setting, accuracy, expected_variance(seeds, self.test_rows), self.test_rows)
 
 
 def plan_experiments(evidence: Evidence, split: SplitRows, seeds: int, cost: TrainingCost | None) -> list[Experiment]:
@@ -85,14 +94,28 @@ def plan_experiments(evidence: Evidence, split: SplitRows, seeds: int, cost: Tra
         for new in range(1, min(seeds, MOST_SEEDS - done) + 1):
             if labels < smallest or new + done < 2:
                 continue
-            chance = chance_to_decide(
-                evidence.target, evidence.observed, evidence.planned(labels, new), evidence.min_gain
-            )
             time = run_seconds(labels, new, len(pool), len(split.test), cost) / 60 if cost else None
-            experiments.append(Experiment(labels, new, time, chance))
+            known = evidence.target, evidence.observed, evidence.planned(labels, new), evidence.min_gain
+            if evidence.point_seconds is None or time is None:
+                experiments.append(Experiment(labels, new, time, chance_to_decide(*known)))
+            else:
+                added, chance = value_of_finding_out(*known)
+                net = added - gain_worth(60 * time, evidence.point_seconds)
+                experiments.append(Experiment(labels, new, time, chance, net))
     return experiments
 
 
-def _on_logit_scale(variance: float, accuracy: float, edge: float) -> float:
-    kept = min(max(accuracy, edge), 1 - edge)
-    return variance / (kept * (1 - kept)) ** 2
+def gain_worth(seconds: float, point_seconds: float) -> float:
+    """Return the gain, as a fraction, that is worth some time."""
+    return 0.01 * seconds / point_seconds
+
+
+def assess(
+    evidence: Evidence, split: SplitRows, seeds: int, cost: TrainingCost | None
+) -> tuple[Forecast, list[Experiment]]:
+    """Return the forecast and the runs that could be next; with a point's worth, whether it pays to run them."""
+    forecast, experiments = evidence.forecast(), plan_experiments(evidence, split, seeds, cost)
+    if evidence.point_seconds is not None:
+        pays = any((each.net or 0.0) > 0 for each in experiments)
+        forecast = replace(forecast, break_even=evidence.min_gain, pays_to_find_out=pays)
+    return forecast, experiments

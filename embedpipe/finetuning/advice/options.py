@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from embedpipe._utils.option_names import option
 from embedpipe.errors import UsageError
-from embedpipe.finetuning.benchmark.options import parse_time_budget
+from embedpipe.finetuning.benchmark.options import parse_time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +29,13 @@ class AdviseOptions:
         default=None,
         metadata={"help": "Such as 30min: train networks in this time until the forecast decides; needs a folder."},
     )
+    point_worth: str | None = field(
+        default=None,
+        metadata={
+            "help": "Time that a point of accuracy is worth, such as 30min: recommend what gains more than it costs, "
+            "instead of asking for a minimum gain."
+        },
+    )
     seeds: int = field(default=3, metadata={"help": "Most draws of labels that are trained at once."})
 
     def __post_init__(self) -> None:
@@ -41,9 +48,14 @@ class AdviseOptions:
             raise UsageError(
                 f"{option('seeds')} must be >= 2, got {self.seeds}: one seed does not show how much seeds differ"
             )
-        _ = self.budget_seconds
+        _ = self.budget_seconds, self.point_seconds
 
     @property
     def budget_seconds(self) -> float | None:
         """The time budget in seconds; None without one."""
-        return None if self.time_budget is None else parse_time_budget(self.time_budget)
+        return None if self.time_budget is None else parse_time("time_budget", self.time_budget)
+
+    @property
+    def point_seconds(self) -> float | None:
+        """The seconds that a point of accuracy is worth; None if that is not given."""
+        return None if self.point_worth is None else parse_time("point_worth", self.point_worth)

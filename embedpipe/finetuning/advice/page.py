@@ -22,7 +22,7 @@ from embedpipe.report.drawing.svg import (
     to_svg,
     write,
 )
-from embedpipe.report.drawing.wording import counted, margin, points
+from embedpipe.report.drawing.wording import counted, points
 from embedpipe.report.page import check_page, write_page
 
 #: Height of a row of the chart in pixels.
@@ -36,12 +36,19 @@ HEADINGS = {
         "Neither is likely enough yet. The runs below are the cheapest that can decide.",
     ),
 }
+#: The same where the user said what a point is worth.
+HEADINGS_BY_COST = {
+    "fine-tune": ("Fine-tune", "The expected gain is worth more than the time."),
+    "stay": ("Stay with the head", "The expected gain is not worth the time."),
+    "find out first": ("Find out first", "The runs below are expected to be worth their time."),
+}
 
 
 def write_advice_page(advice: AdviceData, path: str | Path) -> Path:
     """Write an advice as one HTML page; see `Advice.to_html`."""
     path = check_page(path)
-    heading, meaning = HEADINGS[advice.recommendation]
+    by_cost = advice.forecast.break_even is not None
+    heading, meaning = (HEADINGS_BY_COST if by_cost else HEADINGS)[advice.recommendation]
     best = advice.frozen_baselines.best
     context: dict[str, Any] = {
         "advice": advice,
@@ -49,19 +56,25 @@ def write_advice_page(advice: AdviceData, path: str | Path) -> Path:
         "meaning": meaning,
         "data": Path(best.store).stem,
         "forecast": advice.forecast,
-        "min_gain": margin(advice.forecast.min_gain, "accuracy"),
+        "asked_gain": advice.asked_gain,
         "chart": draw_forecasts(advice.steps, advice.forecast.min_gain),
         "steps": [(describe_step(step), step) for step in advice.steps],
         "baselines": advice.frozen_baselines,
         "verdict": advice.verdict,
         "network": advice.network,
         "next_step": advice.next_step,
+        "chance": f"{chance_of(advice)} with a probability of" if advice.next_step else "",
         "points": points,
         "rough_duration": rough_duration,
         "version": __version__,
         "now": datetime.now().astimezone(),
     }
     return write_page("advice.html", context, path)
+
+
+def chance_of(advice: AdviceData) -> str:
+    """Return what the chance of the next step is that of."""
+    return "decides" if advice.forecast.break_even is None else "changes the recommendation"
 
 
 def describe_step(step: ForecastStep) -> str:
@@ -90,7 +103,7 @@ def draw_forecasts(steps: list[ForecastStep], min_gain: float) -> str:
         text = f"{describe_step(step)}: probability {step.forecast.probability:.2f}"
         write(panel, panel.get_xlim()[0], row + 0.28, text, INK, 12, va="center")
     round_ticks(panel.xaxis)
-    name_axes(panel, "gain of accuracy in points; dashed: what you ask for", "")
+    name_axes(panel, "gain of accuracy in points; dashed: what is asked for", "")
     last = steps[-1].forecast
     title = (
         f"Expected gain of fine-tuning: {points(last.gain.value)} points, 80 % interval {points(last.gain.low)} to "

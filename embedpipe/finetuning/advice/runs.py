@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
 
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.options import ReloadOptions
@@ -69,6 +71,21 @@ class Runner:
     @functools.cached_property
     def _best(self) -> CorrectRows | None:
         return refit_best(self.baselines, self.stores, self.split)
+
+    def measured(self) -> list[dict[str, Any]]:
+        """Return what the ledger keeps of each label count."""
+        return [
+            {
+                "labels": labels,
+                "classes": len(self.split.classes),
+                "probe": fmean(run.probe for run in runs),
+                "network": fmean(run.finetuned for run in runs),
+                "test_rows": benchmark.test_rows,
+                "seeds": len(runs),
+                "minutes": fmean(run.seconds for run in runs) / 60,
+            }
+            for labels, (benchmark, runs) in sorted(self.by_count.items())
+        ]
 
     def run(self, labels: int, seeds: int) -> None:
         """Train networks on ``labels`` labels, so that there are ``seeds`` of them."""

@@ -57,14 +57,14 @@ class BenchmarkOptions:
     @property
     def budget_seconds(self) -> float | None:
         """The time budget in seconds; None without one."""
-        return None if self.time_budget is None else parse_time_budget(self.time_budget)
+        return None if self.time_budget is None else parse_time("time_budget", self.time_budget)
 
 
-def parse_time_budget(text: str) -> float:
-    """Return the seconds of a time budget such as ``90s``, ``10min`` or ``2h``. Raises UsageError for other texts."""
+def parse_time(name: str, text: str) -> float:
+    """Return the seconds of an option such as ``90s``, ``10min`` or ``2h``. Raises UsageError for other texts."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|min|h)\s*", str(text))
     if match is None or not float(match[1]):
-        raise UsageError(f"{option('time_budget')} must be a time such as 90s, 10min or 2h, got {text!r}")
+        raise UsageError(f"{option(name)} must be a time such as 90s, 10min or 2h, got {text!r}")
     return float(match[1]) * UNITS[match[2]]
 
 

@@ -28,6 +28,7 @@ Recommendation = Literal["fine-tune", "stay", "find out first"]
 FREEDOM = 8
 #: Quantiles of these tails at equal steps of probability; the mean of a function of the gain is taken over them.
 QUANTILES = student.ppf((np.arange(100) + 0.5) / 100, FREEDOM)
+NORMAL_QUANTILES = norm.ppf((np.arange(100) + 0.5) / 100)
 #: The forecast decides at this probability, or at one less this.
 SURE = 0.9
 #: An experiment that decides less often than this is not recommended before one that does more often.
@@ -51,6 +52,12 @@ class Forecast:
         How the backbone was pretrained, as far as its name tells.
     runs : int
         Networks trained in a pilot that the forecast takes into account.
+    ledger_rows : int
+        Fine-tunings on other data of this user that it takes into account.
+    break_even : float or None
+        The gain that is worth the time of fine-tuning, as a fraction; None if a point's worth is not given.
+    pays_to_find_out : bool
+        Whether a better recommendation by further runs is expected to be worth their time; False without a break-even.
     """
 
     gain: Estimate
@@ -59,10 +66,20 @@ class Forecast:
     min_gain: float
     pretraining: str | None
     runs: int
+    ledger_rows: int = 0
+    break_even: float | None = None
+    pays_to_find_out: bool = False
 
     @property
     def recommendation(self) -> Recommendation:
-        """*fine-tune* or *stay* where the probability is at least 0.9 either way; else *find out first*."""
+        """*fine-tune* or *stay* where the probability is at least 0.9 either way; else *find out first*.
+
+        With a break-even: *find out first* if that pays, else *fine-tune* if the expected gain is above it.
+        """
+        if self.break_even is not None:
+            if self.pays_to_find_out:
+                return "find out first"
+            return "fine-tune" if self.mean > self.break_even else "stay"
         if self.probability >= SURE:
             return "fine-tune"
         return "stay" if self.probability <= 1 - SURE else "find out first"
@@ -79,13 +96,18 @@ class Experiment:
     minutes : float or None
         Expected time; None if unknown.
     chance : float
-        The probability that the forecast decides after these runs.
+        The probability that the forecast decides after these runs; with a break-even, that they change what it
+        recommends.
+    net : float or None
+        With a break-even: by how much the gain is expected to rise if these runs come first, less their time, as a
+        fraction.
     """
 
     labels: int
     seeds: int
     minutes: float | None
     chance: float
+    net: float | None = None
 
 
 def forecast_gain(
@@ -103,7 +125,7 @@ def forecast_gain(
     target : Setting
         The probe with all labels.
     observed : sequence of Observed
-        Gains of pilot runs on the same data and backbone.
+        Gains of pilot runs on the same data and backbone, and gains on other data of the same user.
     min_gain : float
         As a fraction.
     model : GainModel, optional
@@ -140,10 +162,7 @@ def chance_to_decide(
     The forecast after it is a normal distribution whose deviation does not depend on what is measured, and whose mean
     is normally distributed around that of today (preposterior analysis; Raiffa and Schlaifer, 1961).
     """
-    model = model or load_gain_model()
-    today: Normal = model.predict(target, observed)
-    later = model.predict(target, [*observed, planned])
-    moves = math.sqrt(max(today.deviation**2 - later.deviation**2, 1e-12))
+    today, later, moves = _look_ahead(target, observed, planned, model)
     needed, margin = _needed(target, min_gain), float(student.ppf(SURE, FREEDOM)) * later.deviation
     if math.isinf(needed):
         return 1.0
@@ -152,12 +171,43 @@ def chance_to_decide(
     return float(above + below)
 
 
+def value_of_finding_out(
+    target: Setting, observed: Sequence[Observed], planned: Observed, break_even: float, model: GainModel | None = None
+) -> tuple[float, float]:
+    """Return what ``planned`` is expected to add to the gain, and the probability that it changes the recommendation.
+
+    Without it, the better of fine-tuning and staying is chosen by the forecast of today; after it, by that of then
+    (expected value of sample information; Raiffa and Schlaifer, 1961). Fine-tuning costs ``break_even``.
+    """
+    today, later, moves = _look_ahead(target, observed, planned, model)
+    means = today.mean + moves * NORMAL_QUANTILES
+    net = _gain(target, means[:, None] + later.deviation * QUANTILES).mean(axis=1) - break_even
+    now = float(net.mean())
+    return float(np.maximum(net, 0).mean()) - max(now, 0.0), float(((net > 0) != (now > 0)).mean())
+
+
 def cheapest_experiment(experiments: Sequence[Experiment]) -> Experiment | None:
-    """Return the cheapest experiment that is likely to decide; if there is none, the one that is most likely to."""
+    """Return the cheapest experiment that is likely to decide; if there is none, the one that is most likely to.
+
+    With a break-even, the one that is worth most, if any is worth its time.
+    """
+    nets = {each: each.net for each in experiments if each.net is not None}
+    if nets:
+        best = max(nets, key=nets.__getitem__)
+        return best if nets[best] > 0 else None
     likely = [each for each in experiments if each.chance >= ENOUGH]
     if likely:
         return min(likely, key=lambda each: each.labels * each.seeds if each.minutes is None else each.minutes)
     return max(experiments, key=lambda each: each.chance, default=None)
+
+
+def _look_ahead(
+    target: Setting, observed: Sequence[Observed], planned: Observed, model: GainModel | None
+) -> tuple[Normal, Normal, float]:
+    """Return the forecasts before and after ``planned``, and the deviation of the mean between them."""
+    model = model or load_gain_model()
+    today, later = model.predict(target, observed), model.predict(target, [*observed, planned])
+    return today, later, math.sqrt(max(today.deviation**2 - later.deviation**2, 1e-12))
 
 
 def _gain(target: Setting, logit_gain: Any) -> Any:

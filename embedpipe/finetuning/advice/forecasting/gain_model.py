@@ -44,11 +44,15 @@ class Setting:
 
 @dataclass(frozen=True)
 class Observed:
-    """A measured gain on the logit scale, with the variance of its error."""
+    """A measured gain on the logit scale, with the variance of its error.
+
+    ``data`` names other data of the same user; it is empty for the data whose gain is forecast.
+    """
 
     setting: Setting
     logit_gain: float
     variance: float
+    data: str = ""
 
 
 @dataclass(frozen=True)
@@ -111,14 +115,20 @@ class GainModel:
     doublings: float
 
     def predict(self, target: Setting, observed: Sequence[Observed] = ()) -> Normal:
-        """Return the distribution of the gain in ``target``, given gains that the same data and backbone had."""
+        """Return the distribution of the gain in ``target``, given gains that were measured.
+
+        Those of the same data have their error in common with it. Those of other data of this user have in common what
+        the rows of a published source have.
+        """
         settings = [target, *(each.setting for each in observed)]
         X = features(settings)
         scale = np.exp((self.log_variance + self.slope * X[:, 1]) / 2)
         steps = np.log2([setting.labels for setting in settings])
         correlation = np.exp(-(((steps[:, None] - steps[None, :]) / self.doublings) ** 2) / 2)
         covariance = X @ np.array(self.covariance) @ X.T
-        covariance += np.outer(scale, scale) * (1 + self.source_variance) * correlation
+        data = np.array(["", *(each.data for each in observed)])
+        shared = self.source_variance + (data[:, None] == data[None, :])
+        covariance += np.outer(scale, scale) * shared * correlation
         means = X @ np.array(self.coefficients)
         if not observed:
             return Normal(float(means[0]), float(np.sqrt(covariance[0, 0])))
