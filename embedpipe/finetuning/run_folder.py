@@ -42,10 +42,7 @@ LOCK = ".lock.part"
 
 
 def check_folder(to: str | Path) -> Path:
-    """Make the folder of a run, which may hold an earlier run.
-
-    Raises UsageError if it holds anything else.
-    """
+    """Return the folder of a run, which may hold an earlier run. Raises UsageError if it holds anything else."""
     if "://" in os.fspath(to):
         raise UsageError(f"{option('to')} must be a local folder, got the URL {os.fspath(to)!r}")
     folder = Path(to)  # as given, so that results and messages name it so
@@ -58,10 +55,6 @@ def check_folder(to: str | Path) -> Path:
             f"{option('to')} must be a new folder, an empty one or one of an earlier `finetune` run, got "
             f"{str(folder)!r}"
         )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot make the folder {str(folder)!r}: {error}") from error
     return folder
 
 
@@ -83,10 +76,17 @@ def delete_state(folder: Path) -> None:
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a folder; the lock ends with the block or the process.
+    """Make a folder, if it is new, and keep other processes out; the lock ends with the block or the process.
 
-    Raises BusyError if another process holds the lock.
+    A new folder is deleted again if the block fails before it writes a file.
+
+    Raises BusyError if another process holds the lock, and UsageError if the folder cannot be made.
     """
+    is_new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make the folder {str(folder)!r}: {error}") from error
     lock = FileLock(folder / LOCK, timeout=0)
     try:
         lock.acquire()
@@ -99,6 +99,11 @@ def lock_folder(folder: Path) -> Iterator[None]:
         raise UsageError(f"cannot write in {str(folder)!r}: {error}") from error
     try:
         yield
+    except BaseException:
+        files = [path for path in folder.rglob("*") if not path.is_dir()]
+        if is_new and [path.name for path in files] in ([], [LOCK]):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
     finally:
         lock.release()
 

@@ -88,6 +88,7 @@ def require_trainable(spec: BackboneSpec, holder: str) -> None:
 def _claim_folder(features: Path, source: dict[str, str]) -> None:
     """Note which source the folder of a run is for. Raises UsageError if it is for another source."""
     path = _claim_file(features)
+    path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
         try:
             earlier = json.loads(path.read_text(encoding="utf-8"))

@@ -339,6 +339,7 @@ def test_random_weights_depend_on_the_seed_only(name: str) -> None:
 def test_bad_options_are_refused(store_path: Path, tmp_path: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises((UsageError, TrainingDataError), match=message):
         benchmark(store_path, to=tmp_path / "run", **{**FAST, **options})
+    assert not (tmp_path / "run").exists()
 
 
 def test_folder_with_other_files_is_refused(store_path: Path, tmp_path: Path) -> None:
@@ -352,6 +353,7 @@ def test_folder_with_other_files_is_refused(store_path: Path, tmp_path: Path) ->
 
 def test_damaged_cell_is_refused(tmp_path: Path) -> None:
     folder = BenchmarkFolder(tmp_path / "run")
+    folder.claim({})
     folder.state("linear-probe", 24, 0).with_suffix(".json").write_text('{"cell": {}}')
     with pytest.raises(UsageError, match=r"linear-probe-24-0.json' is damaged: delete it"):
         folder.read("linear-probe", 24, 0)

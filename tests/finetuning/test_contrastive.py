@@ -158,6 +158,7 @@ def test_options_without_meaning_are_refused(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         embedpipe.finetune(store, to=tmp_path / "tuned", weights=str(model), **{**FAST, **options})
+    assert not (tmp_path / "tuned").exists()
 
 
 def test_other_encoders_are_refused(model: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from embedpipe.finetuning.advice.frozen_baselines import CorrectRows, refit_best
 from embedpipe.finetuning.advice.pilot import CORRUPTIONS, LEARNERS, SEVERITIES, pilot_runs
 from embedpipe.finetuning.benchmark.benchmark import measure_cells
 from embedpipe.finetuning.benchmark.cell_files import BenchmarkFolder
+from embedpipe.finetuning.benchmark.cell_runner import CellSource
 from embedpipe.finetuning.benchmark.options import BenchmarkOptions
 from embedpipe.finetuning.benchmark.paired_runs import PilotRun
 from embedpipe.finetuning.benchmark.result import Benchmark
@@ -91,18 +92,8 @@ class Runner:
         """Train networks on ``labels`` labels, so that there are ``seeds`` of them."""
         assert self.folder is not None
         grid = BenchmarkOptions(label_counts=(labels,), seeds=seeds, corruptions=CORRUPTIONS, severities=SEVERITIES)
-        result = measure_cells(
-            self.stores[0],
-            self.split,
-            self.label,
-            self.folder,
-            LEARNERS,
-            grid,
-            self.training,
-            self.reload,
-            self.device,
-            self.progress,
-        )
+        source = CellSource(self.stores[0], self.split, self.label, self.training, self.reload, self.device)
+        result = measure_cells(source, self.folder, LEARNERS, grid, self.progress)
         # Test images that cannot be read are missing in the cells, whose rows then do not match those of the split.
         best = self._best if result.test_rows == len(self.split.test) else None
         self.by_count[labels] = result, pilot_runs(result, best)

@@ -18,7 +18,7 @@ from embedpipe.backbones.spec import random_notes
 from embedpipe.errors import UsageError, suggest
 from embedpipe.finetuning.benchmark.benchmark_data import ALL_LEARNERS, LEARNERS, Learner
 from embedpipe.finetuning.benchmark.cell_files import BenchmarkFolder, FinishedCell
-from embedpipe.finetuning.benchmark.cell_runner import CellRunner, fit_into_time_budget
+from embedpipe.finetuning.benchmark.cell_runner import CellRunner, CellSource, fit_into_time_budget
 from embedpipe.finetuning.benchmark.differences import find_differences, find_savings
 from embedpipe.finetuning.benchmark.label_sampling import check_label_counts
 from embedpipe.finetuning.benchmark.options import BenchmarkOptions
@@ -112,30 +112,25 @@ def benchmark(
             require_contrastive(store.spec.only(network_layer(store).name), training, repr(store.path))
         with show.step("reading rows and splitting them"):
             split = read_split_rows(store, label, split_options)
-        return measure_cells(
-            store, split, label, folder, learners, benchmark_options, training, reload_options, device, show
-        )
+        cells = CellSource(store, split, label, training, reload_options, device)
+        return measure_cells(cells, folder, learners, benchmark_options, show)
 
 
 def measure_cells(
-    store: FeatureStore,
-    split: SplitRows,
-    label: str,
+    source: CellSource,
     folder: BenchmarkFolder,
     learners: Sequence[Learner],
     benchmark_options: BenchmarkOptions,
-    training: FineTuneOptions,
-    reload: ReloadOptions,
-    device: str | None,
     progress: Progress,
 ) -> Benchmark:
     """Measure the cells of `benchmark` on given rows. The caller holds the lock of the folder."""
+    store, split = source.store, source.split
     is_text = store.spec.modality == "text"
     corruptions = [] if is_text or len(split.shifted) else corruption_grid(benchmark_options)
     pool = np.sort(np.concatenate([split.train, split.validation]))
     check_label_counts(benchmark_options.label_counts, split.y, pool)
-    folder.claim(_settings(store, split, corruptions, training))
-    runner = CellRunner(store, split, pool, corruptions, training, reload, device, folder, progress)
+    folder.claim(_settings(store, split, corruptions, source.options))
+    runner = CellRunner(source, pool, corruptions, folder, progress)
     label_counts, seeds, notes = fit_into_time_budget(runner, benchmark_options, learners)
     cells = runner.cells(label_counts, seeds, learners)
     folder.clear()
@@ -145,7 +140,7 @@ def measure_cells(
     result = Benchmark(
         data=store.path,
         backbone=f"{store.spec.provider}/{store.spec.name}",
-        label=label,
+        label=source.label,
         device=folder.facts["device"],
         classes=split.classes.tolist(),
         label_counts=label_counts,

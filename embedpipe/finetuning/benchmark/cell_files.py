@@ -14,7 +14,7 @@ from embedpipe._utils.checksums import read_json, write_json
 from embedpipe._utils.option_names import option
 from embedpipe.errors import UsageError
 from embedpipe.finetuning.benchmark.benchmark_data import Cell
-from embedpipe.finetuning.run_folder import FEATURES
+from embedpipe.finetuning.run_folder import FEATURES, LOCK
 from embedpipe.finetuning.run_settings import require_same
 from embedpipe.finetuning.training.epochs import Epoch
 
@@ -58,17 +58,12 @@ class BenchmarkFolder:
         self.path = Path(to)  # as given, so that messages name it so
         is_run = any((self.path / name).exists() for name in (RUN, CELLS, FEATURES))
         if any(place.is_file() for place in (self.path, *self.path.absolute().parents)) or (
-            self.path.is_dir() and any(self.path.iterdir()) and not is_run
+            self.path.is_dir() and any(path.name != LOCK for path in self.path.iterdir()) and not is_run
         ):
             raise UsageError(
                 f"the folder must be new, empty or that of an earlier benchmark, and {str(self.path)!r} holds other "
                 f"files: give another ({option('to', ...)})"
             )
-        try:
-            for folder in (self.path / CELLS, self.path / PIXELS):
-                folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"cannot make the folder {str(self.path)!r}: {error}") from error
         self.facts: dict[str, Any] = {}
 
     @property
@@ -83,6 +78,8 @@ class BenchmarkFolder:
 
     def claim(self, settings: dict[str, Any]) -> None:
         """Take the folder for a run, and read its facts. Raises UsageError if it holds a run with other settings."""
+        for folder in (self.path / CELLS, self.path / PIXELS):
+            folder.mkdir(parents=True, exist_ok=True)
         if (self.path / RUN).exists():
             self.facts = _read(self.path / RUN)
             remedy = f"give the same, or another folder ({option('to', ...)}), or delete it"

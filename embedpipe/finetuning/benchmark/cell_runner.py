@@ -27,32 +27,47 @@ from embedpipe.statistics.percentages import percent
 from embedpipe.store import FeatureStore
 
 
+@dataclasses.dataclass(frozen=True)
+class CellSource:
+    """What all cells are trained and measured on, and how.
+
+    Parameters
+    ----------
+    store : FeatureStore
+    split : SplitRows
+    label : str
+        Column of the classes.
+    options : FineTuneOptions
+    reload : ReloadOptions
+    device : str, optional
+    """
+
+    store: FeatureStore
+    split: SplitRows
+    label: str
+    options: FineTuneOptions
+    reload: ReloadOptions
+    device: str | None
+
+
 @dataclasses.dataclass
 class CellRunner:
     """Reads finished cells and trains missing ones. The network is loaded only if a cell is missing.
 
     Parameters
     ----------
-    store : FeatureStore
-    split : SplitRows
+    source : CellSource
     pool : int64 array
         Positions of the training and validation rows.
     corruptions : list of (str, int)
         Corruptions and severities.
-    options : FineTuneOptions
-    reload : ReloadOptions
-    device : str, optional
     folder : BenchmarkFolder
     progress : Progress
     """
 
-    store: FeatureStore
-    split: SplitRows
+    source: CellSource
     pool: Rows
     corruptions: list[tuple[str, int]]
-    options: FineTuneOptions
-    reload: ReloadOptions
-    device: str | None
     folder: BenchmarkFolder
     progress: Progress
 
@@ -72,7 +87,7 @@ class CellRunner:
 
     def _train(self, learner: Learner, labels: int, seed: int) -> None:
         """Train and measure a cell, and save it."""
-        draw = draw_labels(self.split.y, self.split.splits.groups, self.pool, labels, seed)
+        draw = draw_labels(self.source.split.y, self.source.split.splits.groups, self.pool, labels, seed)
         finished = self.trainer.run(learner, draw)
         self.folder.write(finished)
         self.progress.say(
@@ -84,10 +99,10 @@ class CellRunner:
     def trainer(self) -> CellTrainer:
         """The frozen network, its features and all versions of the test items."""
         start = time.perf_counter()
-        split, folder = self.split, self.folder
-        layer = network_layer(self.store)
+        source, split, folder = self.source, self.source.split, self.folder
+        layer = network_layer(source.store)
         with self.progress.step("loading the network"):
-            frozen = load_frozen(self.store.spec.only(layer.name), self.reload, self.device)
+            frozen = load_frozen(source.store.spec.only(layer.name), source.reload, source.device)
         items, ids = open_item_set(split, frozen), split.ids.to_pylist()
         start_reading = time.perf_counter()
         views = [read_view(items, split.test, CLEAN, folder.pixels, self.progress)]
@@ -104,10 +119,10 @@ class CellRunner:
         start_forward = time.perf_counter()
         embed_batch(frozen, part)
         item_seconds += (time.perf_counter() - start_forward) / len(part)
-        X = read_finite(self.store, [layer], split.ids)
+        X = read_finite(source.store, [layer], split.ids)
         facts = {"device": str(frozen.device), "embedding": item_seconds, "setup": time.perf_counter() - start}
         folder.note(**{**facts, **folder.facts})
-        return CellTrainer(split, X, frozen, self.options, self.reload, views, folder.facts["embedding"], folder)
+        return CellTrainer(split, X, frozen, source.options, source.reload, views, folder.facts["embedding"], folder)
 
     def _check_left_out(self, name: str, left_out: dict[str, str], noun: str) -> None:
         """Note which items were left out; raise UsageError if finished cells were measured on other items."""
@@ -131,13 +146,13 @@ def fit_into_time_budget(
     The first cell of a network, at the smallest label count, gives the time for each label; the time of linear probes
     is neglected. If the smallest label count alone does not fit, seeds are left out, down to one.
     """
-    ladders = list(label_count_ladders(options.label_counts, runner.split.y, runner.pool))
-    seeds = [runner.options.seed + number for number in range(options.seeds)]
+    ladders = list(label_count_ladders(options.label_counts, runner.source.split.y, runner.pool))
+    seeds = [runner.source.options.seed + number for number in range(options.seeds)]
     networks = [learner for learner in learners if learner != "linear-probe"]
     budget = options.budget_seconds
     if budget is None or not networks:
         return ladders[0], seeds, []
-    smallest, epochs = ladders[0][0], runner.options.epochs
+    smallest, epochs = ladders[0][0], runner.source.options.epochs
     (timed,) = runner.cells([smallest], seeds[:1], networks[:1])
     seconds_per_label = timed.cell.seconds / (smallest * len(timed.cell.epochs)) * (epochs + 1)
 
