@@ -82,8 +82,8 @@ def embed_source(arguments: argparse.Namespace) -> embedpipe.FeatureStore:
 
 
 def searchable_rows(index: embedpipe.SimilarityIndex) -> np.ndarray:
-    """Return the rows whose vector is not all zeros: a zero vector has no cosine."""
-    return np.flatnonzero(index.vectors.any(axis=1))
+    """Return the rows that are not excluded, and whose vector is not all zeros: a zero vector has no cosine."""
+    return np.setdiff1d(np.flatnonzero(index.vectors.any(axis=1)), index.excluded)
 
 
 def find_copies(index: embedpipe.SimilarityIndex, cosine: float) -> pa.Table:

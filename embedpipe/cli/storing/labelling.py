@@ -37,12 +37,14 @@ def label(
     """
     from embedpipe.sources import read_labels
     from embedpipe.store import FeatureStore
-    from embedpipe.store.editing.exclusion import excluded_rows
+    from embedpipe.store.editing.exclusion import as_reasons, excluded_rows
     from embedpipe.store.schema import EXCLUDED
 
     given, notes = read_labels(table, id_column, label_column)
     opened = FeatureStore(store)
     excludes = EXCLUDED in given.column_names
+    if excludes:
+        as_reasons(given.column(EXCLUDED), EXCLUDED)  # refused before anything is written
     change = None
     if label_column in given.column_names or not excludes:
         change = opened.label(given, id=id_column, label=label_column, into=into)
