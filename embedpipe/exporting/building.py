@@ -66,7 +66,8 @@ def build(
     backbone = reload_backbone(spec, reload_options, "cpu", "the head")
     require_tokenizer(backbone)
     checked, fitted = split_rows(head, opened)
-    count = min(len(checked), MOST_MEASURED) if options.precision != "float32" else options.check_rows
+    measured = min(checked.held_out or len(checked), MOST_MEASURED)
+    count = measured if options.precision != "float32" else options.check_rows
     expected = expect(head, backbone, checked, count, show)
     if expected.failed:
         notes.append(f"{expected.failed:,} items of the store could not be read, or have changed, and were left out")

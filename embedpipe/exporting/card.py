@@ -45,7 +45,8 @@ def card_text(head: Head, settings: Mapping[str, Any], comparison: Comparison, s
                 "| | |\n|---|---|\n" + "\n".join(f"| {name} | {_text(value)} |" for name, value in rows),
                 "## Input and output\n\n" + _tensors(settings),
                 "## Figures of the head\n\n" + (measured if figures else "It was not measured."),
-                f"## Compared with the head\n\n{comparison.words}, of {_code(comparison.worst_id)}.",
+                f"## Compared with the head\n\n{comparison.words}. "
+                f"The item with the largest is {_code(comparison.worst_id)}.",
                 *classes,
                 "## Licence\n\nThat of the backbone's weights applies to this model; the photos or texts that the head "
                 "learned from are not in it.",

@@ -1,4 +1,4 @@
-"""Comparison of an exported model with the head that it was made of, on items that the head was not fitted on."""
+"""Comparison of an exported model with the head that it was made of, first on items that it was not fitted on."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from embedpipe.heads.head import Head
 from embedpipe.heads.training.training_data import fitted_ids
 from embedpipe.statistics import paired_interval
 from embedpipe.store import FeatureStore
+from embedpipe.store.editing.exclusion import excluded_rows
 
 Floats = npt.NDArray[np.float64]
 #: Runs an exported model: tensors by name -> outputs (n, n_outputs).
@@ -40,11 +41,11 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of the head's store: ids, labels, whether the head was not fitted on them, and how they are read."""
+    """Rows of the head's store: ids, labels, on how many of the first it was not fitted, and how they are read."""
 
     ids: list[str]
     labels: list[Any]
-    held_out: bool
+    held_out: int
     read: Callable[[int], Any]
 
     def __len__(self) -> int:
@@ -71,9 +72,15 @@ def open_rows(head: Head, store: FeatureStore | str | os.PathLike[str] | None) -
 
 
 def split_rows(head: Head, store: FeatureStore, seed: int = 0) -> tuple[Rows, Rows]:
-    """Return the rows to compare on, held-out ones if there are any, and the rows that the head was fitted on."""
+    """Return the rows to compare on, held-out ones first, and the rows that the head was fitted on.
+
+    Where there are held-out rows, others have no label, as accuracy on them says nothing. Excluded rows are in neither.
+    """
     label = [head.label] if head.label in store.data_columns else []
     table = store.to_arrow(["id", "uri", "content_hash", *label])
+    used = np.ones(len(table), bool)
+    used[excluded_rows(store.table)] = False
+    table = table.filter(pa.array(used))
     if head.report.rows and store.table_id == head.store_id:
         fitted = fitted_ids(store, head.store_version, head.label, head.report.measured_on)
         is_fitted = np.asarray(pc.is_in(table["id"].combine_chunks(), value_set=fitted))
@@ -84,13 +91,15 @@ def split_rows(head: Head, store: FeatureStore, seed: int = 0) -> tuple[Rows, Ro
         known = np.asarray(table[head.label].combine_chunks().is_valid())[held_out]
         held_out = held_out[known] if known.any() else held_out
     random = np.random.default_rng(seed)
-    parts = [random.permutation(part) for part in (held_out, np.flatnonzero(is_fitted))]
-    first, second = (_rows(table.take(pa.array(part)), label, head, part is parts[0]) for part in parts)
-    return (first if len(first) else second), second
+    first, second = (random.permutation(part) for part in (held_out, np.flatnonzero(is_fitted)))
+    both = _rows(table.take(pa.array(np.concatenate([first, second]))), label, head, len(first))
+    return both, _rows(table.take(pa.array(second)), label, head, 0)
 
 
-def _rows(table: pa.Table, label: Sequence[str], head: Head, held_out: bool) -> Rows:
+def _rows(table: pa.Table, label: Sequence[str], head: Head, held_out: int) -> Rows:
     labels = table[label[0]].to_pylist() if label else [None] * len(table)
+    if held_out:
+        labels[held_out:] = [None] * (len(table) - held_out)
     read = item_reader(table["uri"].to_pylist(), table["content_hash"].to_pylist(), head.spec.modality)
     return Rows(table["id"].to_pylist(), labels, held_out, read)
 
@@ -103,7 +112,7 @@ class Expected:
     outputs: Floats
     ids: list[str]
     labels: list[Any]
-    held_out: bool
+    held_out: int
     failed: int
 
 
@@ -143,7 +152,8 @@ def expect(head: Head, backbone: Backbone, rows: Rows, count: int, show: Progres
             f"store can be read: put them back, or name another store of the same backbone ({option('store', ...)})"
         )
     ids, labels = [rows.ids[i] for i in places], [rows.labels[i] for i in places]
-    return Expected(batches, np.concatenate(outputs), ids, labels, rows.held_out, failed)
+    held_out = sum(place < rows.held_out for place in places)
+    return Expected(batches, np.concatenate(outputs), ids, labels, held_out, failed)
 
 
 def tensors_of(backbone: Backbone, values: list[Any]) -> dict[str, npt.NDArray[Any]]:
@@ -248,8 +258,9 @@ def require_equal(comparison: Comparison, outputs: Floats, kind: str) -> None:
     scale = 1.0 if kind == "probabilities" else max(1.0, float(np.abs(outputs).max()))
     if comparison.different_labels or comparison.largest_difference > TOLERANCE * scale:
         raise HeadError(
-            f"the exported model must give what the head gives, and does not: {comparison.words}, of item "
-            f"{comparison.worst_id!r}. Nothing was written. Update onnxruntime and torch, or use another backbone"
+            f"the exported model must give what the head gives, and does not: {comparison.words}; the worst "
+            f"item is {comparison.worst_id!r}. Nothing was written. Update onnxruntime and torch, or use another "
+            f"backbone"
         )
 
 

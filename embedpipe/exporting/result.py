@@ -18,8 +18,8 @@ class Comparison:
     ----------
     rows : int
         Number of items; 0 if the model was not compared.
-    held_out : bool
-        Whether the head was not fitted on them.
+    held_out : int
+        Number of them that the head was not fitted on.
     largest_difference : float
         Largest absolute difference of a probability, score or number.
     worst_id : str
@@ -27,7 +27,8 @@ class Comparison:
     different_labels : int
         Number of items with another predicted class.
     labelled : int
-        Number of items with a label; ``accuracy`` and ``accuracy_of_head`` are shares of them.
+        Number of items with a label, of held-out ones if there are any; ``accuracy`` and ``accuracy_of_head`` are
+        shares of them.
     accuracy, accuracy_of_head : float or None
         Of the exported model, and of the head.
     loss_bound : float or None
@@ -35,7 +36,7 @@ class Comparison:
     """
 
     rows: int
-    held_out: bool
+    held_out: int
     largest_difference: float
     worst_id: str
     different_labels: int
@@ -47,11 +48,17 @@ class Comparison:
     @property
     def words(self) -> str:
         """The comparison in one sentence."""
-        one, several = ("held-out item", None) if self.held_out else ("item of the head's store", "items of its store")
+        if self.held_out in (0, self.rows):
+            one, several = ("held-out item", None) if self.held_out else ("item of its store", "items of its store")
+            items = counted(self.rows, one, several)
+        else:
+            items = f"{self.rows:,} items, {self.held_out:,} of them held out"
         labels = "all labels equal" if not self.different_labels else f"{self.different_labels:,} labels differ"
-        text = f"{counted(self.rows, one, several)}: {labels}, largest difference {self.largest_difference:.1e}"
-        if self.accuracy is not None and self.accuracy_of_head is not None:
-            text += f"; accuracy {self.accuracy:.4f}, of the head {self.accuracy_of_head:.4f}"
+        text = f"{items}: {labels}, largest difference {self.largest_difference:.1e}"
+        measured = self.held_out or self.loss_bound is not None  # that of rows that were learned says nothing
+        if measured and self.accuracy is not None and self.accuracy_of_head is not None:
+            rows = f" on {counted(self.labelled, 'held-out item')}" if 0 < self.held_out < self.rows else ""
+            text += f"; accuracy{rows} {self.accuracy:.4f}, of the head {self.accuracy_of_head:.4f}"
         if self.loss_bound is not None:
             text += f", at most {100 * self.loss_bound:.2f} points lost (95 % bound)"
         return text

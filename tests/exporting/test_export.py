@@ -9,15 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pyarrow as pa
 import pytest
 from command import run
-from exported_script import Exported
+from exported_script import Exported, script_of
 
 import embedpipe
 from embedpipe._utils.progress import Progress
 from embedpipe.errors import HeadError, UsageError
 from embedpipe.exporting import load_exported
-from embedpipe.exporting.comparing import Expected, compare, require_accurate, require_equal
+from embedpipe.exporting.comparing import Expected, compare, require_accurate, require_equal, split_rows
+from embedpipe.exporting.result import Comparison
 
 
 def test_folder_is_whole_and_says_what_it_is(exported: Exported) -> None:
@@ -27,11 +29,11 @@ def test_folder_is_whole_and_says_what_it_is(exported: Exported) -> None:
     assert settings["opset"] == 18
     assert settings["preprocessing"]["crop"] == [32, 32]
     comparison = exported.export.comparison
-    assert (comparison.rows, comparison.held_out, comparison.different_labels) == (8, True, 0)
+    assert (comparison.rows, comparison.held_out, comparison.labelled, comparison.different_labels) == (24, 8, 8, 0)
     assert comparison.largest_difference <= 1e-4
     card = (exported.folder / "README.md").read_text()
     assert "tiny_backbone:make" in card
-    assert "8 held-out items: all labels equal" in card
+    assert "24 items, 8 of them held out: all labels equal" in card
 
 
 def test_graph_takes_any_number_of_photos_and_names_no_place_of_this_machine(exported: Exported) -> None:
@@ -81,13 +83,13 @@ def test_command_predicts_with_an_exported_folder(exported: Exported, tmp_path: 
 
 def test_model_that_differs_is_refused_with_the_worst_item(exported: Exported) -> None:
     expected = Expected(
-        [{"pixels": np.zeros((2, 1))}], np.array([[0.7, 0.3], [0.6, 0.4]]), ["a", "b"], ["cat"] * 2, True, 0
+        [{"pixels": np.zeros((2, 1))}], np.array([[0.7, 0.3], [0.6, 0.4]]), ["a", "b"], ["cat"] * 2, 2, 0
     )
     show = Progress(False)
     near = compare(exported.head, expected, lambda _: np.array([[0.70009, 0.29991], [0.6, 0.4]]), show)
     require_equal(near, expected.outputs, "probabilities")
     far = compare(exported.head, expected, lambda _: np.array([[0.7, 0.3], [0.6002, 0.3998]]), show)
-    with pytest.raises(HeadError, match=r"largest difference 2.0e-04.*of item 'b'"):
+    with pytest.raises(HeadError, match=r"largest difference 2.0e-04.*; the worst item is 'b'"):
         require_equal(far, expected.outputs, "probabilities")
     other = compare(exported.head, expected, lambda _: np.array([[0.3, 0.7], [0.6, 0.4]]), show)
     assert other.different_labels == 1
@@ -97,9 +99,21 @@ def test_model_that_differs_is_refused_with_the_worst_item(exported: Exported) -
         compare(exported.head, expected, lambda _: np.full((2, 2), np.nan), show)
 
 
+def test_excluded_rows_are_not_compared(exported: Exported, tmp_path: Path) -> None:
+    shutil.copytree(exported.head.store, tmp_path / "photos.features")
+    store = embedpipe.FeatureStore(tmp_path / "photos.features")
+    excluded = [id for id in store.ids() if id.startswith("test/")]
+    store.exclude(pa.table({"id": excluded, "excluded": ["copy"] * len(excluded)}))
+    checked, fitted = split_rows(exported.head, store)
+    assert checked.held_out == 0
+    assert set(checked.ids) == set(fitted.ids) == set(store.ids()) - set(excluded)
+    learned = Comparison(16, 0, 1e-9, "a", 0, labelled=16, accuracy=1.0, accuracy_of_head=1.0)
+    assert learned.words == "16 items of its store: all labels equal, largest difference 1.0e-09"
+
+
 def test_accuracy_of_another_precision_is_bounded(exported: Exported) -> None:
     many = np.tile([0.7, 0.3], (1000, 1))
-    expected = Expected([{"pixels": np.zeros((1000, 1))}], many, ["x"] * 1000, ["cat"] * 1000, held_out=True, failed=0)
+    expected = Expected([{"pixels": np.zeros((1000, 1))}], many, ["x"] * 1000, ["cat"] * 1000, held_out=1000, failed=0)
 
     def model_with_mistakes(count: int) -> np.ndarray:
         outputs = many.copy()
@@ -114,6 +128,17 @@ def test_accuracy_of_another_precision_is_bounded(exported: Exported) -> None:
     assert worse.accuracy == 0.988
     with pytest.raises(HeadError, match=r"precision='int8' may lose .* points of accuracy, and at most 1 is allowed"):
         require_accurate(worse, "int8")
+
+
+def test_script_takes_the_only_column_of_a_table_or_the_named_one(tmp_path: Path) -> None:
+    script = script_of("text", tmp_path / "script")
+    (tmp_path / "one.csv").write_text("body\nhello\n")
+    (tmp_path / "two.csv").write_text("body,who\nhello,me\n")
+    (only,) = script.texts_in(str(tmp_path / "one.csv"), "label", None)
+    (named,) = script.texts_in(str(tmp_path / "two.csv"), "label", "body")
+    assert only["payload"] == named["payload"] == "hello"
+    with pytest.raises(SystemExit, match="must have a column 'text', and has body, who: name one of them by --text"):
+        script.texts_in(str(tmp_path / "two.csv"), "label", None)
 
 
 def test_folder_of_something_else_is_refused(exported: Exported, tmp_path: Path) -> None:

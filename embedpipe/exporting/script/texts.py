@@ -1,8 +1,8 @@
 """Classify texts with the model in this folder: ``python predict.py messages.csv --to predictions.csv``.
 
 Written by embedpipe. It needs onnxruntime, numpy and tokenizers, and gives the table of ``embedpipe predict``: one row
-for each text, with the reason for one that cannot be read. A file .csv or .tsv has a column ``text``, and may have the
-columns ``id`` and ``label``; any other file is one text.
+for each text, with the reason for one that cannot be read. A file .csv or .tsv has a column ``text``, or one that
+``--text`` names, and may have the columns ``id`` and ``label``; any other file is one text.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Classify texts with the model in this folder.")
     parser.add_argument("texts", nargs="+", help="files of texts, folders of them, or tables .csv and .tsv")
     parser.add_argument("--to", metavar="FILE.csv", help="the table to write; by default standard output")
+    parser.add_argument("--text", metavar="COLUMN", help="the column of a table that holds the texts")
     given = parser.parse_args()
     settings = load_settings()
     import tokenizers
 
     declared = settings["tokens"]
     core = tokenizers.Tokenizer.from_file(str(FOLDER / "tokenizer.json"))
-    items = [item for source in given.texts for item in texts_in(source, settings["column"])]
+    items = [item for source in given.texts for item in texts_in(source, settings["column"], given.text)]
 
     def prepare(item: dict[str, Any]) -> Any:
         payload = item.pop("payload", None)
@@ -76,21 +77,23 @@ def collate(pieces: list[Any], declared: Mapping[str, Any]) -> dict[str, Any]:
     return {name: batch[name] for name in declared["inputs"]}
 
 
-def texts_in(source: str, column: str) -> list[dict[str, Any]]:
-    """Return the texts of a table, of a folder, or one."""
+def texts_in(source: str, column: str, text: str | None) -> list[dict[str, Any]]:
+    """Return the texts of a table, of a folder, or one; ``text``: the table's column, by default its only one."""
     path = Path(source)
     if path.suffix.lower() not in (".csv", ".tsv"):
         return files_in(source, TEXT_SUFFIXES, column)
     with path.open(encoding="utf-8-sig", newline="") as file:
         table = list(csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ","))
-    if table and "text" not in table[0]:
-        sys.exit(f"{source} must have a column text, and has {', '.join(table[0])}")
+    names = list(table[0]) if table else ["text"]
+    text = text or (names[0] if len(names) == 1 else "text")
+    if text not in names:
+        sys.exit(f"{source} must have a column {text!r}, and has {', '.join(names)}: name one of them by --text")
     items = []
     for number, row in enumerate(table):
-        item = {"id": row.get("id") or f"row-{number:08d}", "uri": f"table://text/{number}::{path.absolute()}"}
+        item = {"id": row.get("id") or f"row-{number:08d}", "uri": f"table://{text}/{number}::{path.absolute()}"}
         if column == "label" and row.get("label"):
             item["actual"] = row["label"]
-        items.append({**item, "payload": row["text"] or ""})
+        items.append({**item, "payload": row[text] or ""})
     return items
 
 
