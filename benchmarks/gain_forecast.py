@@ -13,6 +13,9 @@ Each source is left out in turn. Reported: the Brier score of "the gain is above
 the share of the other sources; the share that came true in each fifth of the probabilities; how many gains lie in the
 80 % intervals; the mean absolute error beside that of simpler forecasts. "balanced" weighs each source alike.
 
+The same with a ledger: the forecast also knows some other pairs of the source, on other data sets, as `advise` knows
+the fine-tunings of its user.
+
 Then `data/probe_and_finetuned.csv`: 44 pairs at 1, 10 and 100 % of the labels, none of them among those of
 the fit. Their gains at 1 and 10 % are a pilot, from which and from the probe at 100 % the gain there is forecast.
 
@@ -39,11 +42,14 @@ from sklearn.linear_model import Ridge
 from embedpipe.finetuning.advice.forecasting import gain_model
 from embedpipe.finetuning.advice.forecasting.forecast import forecast_gain
 from embedpipe.finetuning.advice.forecasting.gain_model import GainModel, Observed, Setting, features, logit
+from embedpipe.finetuning.advice.forecasting.measurement import expected_variance, observe
 
 Floats = npt.NDArray[np.float64]
 PAIRS, SWEEPS = (Path(__file__).parent / "data" / name for name in ("published_pairs.csv", "probe_and_finetuned.csv"))
 MIN_GAIN = 0.01
 UNKNOWN_ROWS = 1000
+#: Sizes of the ledgers that are tried.
+LEDGERS = (1, 3, 10, 30)
 #: Prior variances: the intercept, the three slopes, the pretrainings.
 PRIOR = np.array([4.0, 1, 1, 1, *[0.25] * len(gain_model.PRETRAININGS)])
 #: Training rows and classes of the data sets of `SWEEPS`, which gives labels in per cent.
@@ -65,6 +71,7 @@ class Pair:
     """A published pair; accuracies are fractions."""
 
     source: str
+    dataset: str
     setting: Setting
     tuned: float
     rows: int
@@ -96,7 +103,8 @@ def read_pairs() -> list[Pair]:
             imagenet = "ImageNet" in row["dataset"] and int(row["labels"]) > 1e6
             source = "ImageNet-1k" if imagenet else "VTAB" if row["source"] in SHARED else row["source"]
             setting = Setting(float(row["probe"]) / 100, int(row["labels"]), int(row["classes"]), kind)
-            pairs.append(Pair(source, setting, float(row["tuned"]) / 100, int(float(row["test_rows"] or UNKNOWN_ROWS))))
+            rows = int(float(row["test_rows"] or UNKNOWN_ROWS))
+            pairs.append(Pair(source, row["dataset"], setting, float(row["tuned"]) / 100, rows))
     return pairs
 
 
@@ -158,6 +166,8 @@ def measure_left_out(pairs: list[Pair]) -> dict[str, Any]:
     came_true = gains > MIN_GAIN
     forecasts: list[Any] = [None] * len(pairs)
     base = np.zeros(len(pairs))
+    with_ledger: dict[int, list[Any]] = {size: [None] * len(pairs) for size in LEDGERS}
+    rng = np.random.default_rng(0)
     for name in names:
         others = [pair for pair in pairs if pair.source != name]
         model = Fit(others).model()
@@ -165,9 +175,20 @@ def measure_left_out(pairs: list[Pair]) -> dict[str, Any]:
             forecasts[i] = forecast_gain(
                 pairs[i].setting, min_gain=MIN_GAIN, model=model, measurement_variance=pairs[i].variance
             )
+            same = [j for j in np.flatnonzero(sources == name) if pairs[j].dataset != pairs[i].dataset]
+            drawn = [remembered(pairs[j]) for j in rng.permutation(same)]
+            for size, ledger in with_ledger.items():
+                ledger[i] = forecast_gain(
+                    pairs[i].setting,
+                    drawn[:size],
+                    min_gain=MIN_GAIN,
+                    model=model,
+                    measurement_variance=pairs[i].variance,
+                )
         base[sources == name] = np.mean([pair.gain > MIN_GAIN for pair in others])
     chance = np.array([each.probability for each in forecasts])
     inside = np.array([each.gain.low <= gain <= each.gain.high for each, gain in zip(forecasts, gains, strict=True)])
+    measure_ledgers(pairs, sources, {0: forecasts, **with_ledger})
     simple = simple_forecasts(pairs, sources)
     simple["this model"] = np.array([each.gain.value for each in forecasts])
     balanced = np.array([1 / (sources == source).sum() for source in sources]) / len(names)
@@ -194,6 +215,34 @@ def measure_left_out(pairs: list[Pair]) -> dict[str, Any]:
         results.setdefault("fifths", []).append([float(chance[fifth].mean()), float(came_true[fifth].mean())])
     print(markdown_table(rows) + "\n")
     return results
+
+
+def remembered(pair: Pair) -> Observed:
+    """Return a pair as a row of the ledger."""
+    return observe(pair.setting, pair.tuned, expected_variance(1, pair.rows), pair.rows, pair.dataset)
+
+
+def measure_ledgers(pairs: list[Pair], sources: npt.NDArray[Any], forecasts: dict[int, list[Any]]) -> None:
+    """Print how good the forecasts are with ledgers of several sizes, on the sources with several data sets."""
+    counts = {name: len({pair.dataset for pair in pairs if pair.source == name}) for name in set(sources)}
+    kept = np.array([counts[name] > 1 for name in sources])
+    gains = np.array([pair.gain for pair in pairs])
+    weight = np.array([1 / (sources == name).sum() for name in sources]) * kept
+    rows = [["rows of the ledger", "mean absolute error, balanced", "pooled", "Brier score, balanced", "pooled"]]
+    rows[0] += ["decided", "of these right", "in the 80 % interval"]
+    for size, each in forecasts.items():
+        error = np.abs(np.array([forecast.gain.value for forecast in each]) - gains) * 100
+        chance = np.array([forecast.probability for forecast in each])
+        brier = (chance - (gains > MIN_GAIN)) ** 2
+        decided = kept & ((chance >= 0.9) | (chance <= 0.1))
+        right = decided & ((chance >= 0.5) == (gains > MIN_GAIN))
+        inside = np.array([f.gain.low <= gain <= f.gain.high for f, gain in zip(each, gains, strict=True)])
+        means = [np.average(values, weights=by) for values in (error, brier) for by in (weight, kept)]
+        figures = [f"{value:.{digits}f}" for value, digits in zip(means, (2, 2, 4, 4), strict=True)]
+        rows.append(
+            [str(size), *figures, f"{decided.sum()} of {kept.sum()}", str(right.sum()), f"{inside[kept].mean():.0%}"]
+        )
+    print(markdown_table(rows) + "\n")
 
 
 def simple_forecasts(pairs: list[Pair], sources: npt.NDArray[Any]) -> dict[str, Floats]:
@@ -280,7 +329,9 @@ def _sweep_pair(row: dict[str, str]) -> Pair:
     size, classes = SIZES["UCI HAR" if "UCI HAR" in row["source"] else row["dataset"]]
     kind = "cnn-sup" if row["backbone"].endswith("ImageNet") else None
     setting = Setting(float(row["probe"]) / 100, size * int(row["labels"]) // 100, classes, kind)
-    return Pair(row["source"], setting, float(row["tuned"]) / 100, int(row["test_rows"] or UNKNOWN_ROWS))
+    return Pair(
+        row["source"], row["dataset"], setting, float(row["tuned"]) / 100, int(row["test_rows"] or UNKNOWN_ROWS)
+    )
 
 
 def main() -> None:

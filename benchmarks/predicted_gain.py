@@ -20,6 +20,8 @@ hour. Following the forecast: the network if the mean of the forecast exceeds wh
 whose time counts, and once from the published pairs alone. Beside it: the network where the probability is at least 0.9
 after the pilot, and the head elsewhere; always the network; never; and where c x the probe's error exceeds the cost,
 with the c that fits the published pairs best.
+
+*Ledger*: the same forecasts where `advise` remembers the full runs on the other data, as its ledger does.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ from gain_forecast import read_pairs
 import embedpipe
 from embedpipe.finetuning.advice.experiments import Evidence
 from embedpipe.finetuning.advice.forecasting.forecast import Forecast
-from embedpipe.finetuning.advice.forecasting.gain_model import Setting
+from embedpipe.finetuning.advice.forecasting.gain_model import Observed, Setting
+from embedpipe.finetuning.advice.forecasting.measurement import expected_variance, observe
 from embedpipe.finetuning.advice.forecasting.pretraining import pretraining_of
 from embedpipe.finetuning.advice.pilot import LEARNERS, pilot_runs
 from embedpipe.finetuning.advice.verdict import judge
@@ -92,10 +95,20 @@ class MeasuredCell:
         """Whether the realised gain does not differ from the minimum gain."""
         return self.realised.low <= MIN_GAIN <= self.realised.high
 
-    def forecast(self, runs: Sequence[PilotRun]) -> Forecast:
-        """Return the forecast that knows some runs."""
-        target = Setting(self.probe, self.labels, self.classes, self.pretraining)
-        return Evidence(target, list(runs), self.test_rows, MIN_GAIN).forecast()
+    @property
+    def setting(self) -> Setting:
+        """What the forecast knows without runs."""
+        return Setting(self.probe, self.labels, self.classes, self.pretraining)
+
+    def forecast(self, runs: Sequence[PilotRun], ledger: Sequence[Observed] = ()) -> Forecast:
+        """Return the forecast that knows some runs, and some on other data."""
+        return Evidence(self.setting, list(runs), self.test_rows, MIN_GAIN, ledger=list(ledger)).forecast()
+
+    def remembered(self) -> Observed:
+        """Return the full runs as the ledger keeps them."""
+        network = float(np.mean([run.finetuned for run in self.full]))
+        variance = expected_variance(len(self.full), self.test_rows)
+        return observe(self.setting, network, variance, self.test_rows, self.data)
 
     def proved(self) -> str:
         """Return the decision of the strict rule on the pilot."""
@@ -208,7 +221,7 @@ def summarise(cells: Sequence[MeasuredCell]) -> dict[str, Any]:
         each["after"]["gain"]["low"] <= each["realised"]["value"] <= each["after"]["gain"]["high"] for each in outcomes
     )
     print(f"{inside} of {len(cells)} realised gains lie in the 80 % intervals\n")
-    return {"cells": outcomes, "regret": measure_regret(cells)}
+    return {"cells": outcomes, "regret": measure_regret(cells), "ledger": measure_ledger(cells)}
 
 
 def count_right(decided: Sequence[dict[str, Any]], cells: int, name: str) -> None:
@@ -248,6 +261,38 @@ def measure_regret(cells: Sequence[MeasuredCell]) -> dict[str, dict[str, float]]
     rows += [[name, *(f"{value:.2f}" for value in values.values())] for name, values in regret.items()]
     print(f"mean regret in points; c = {factor:.2f}\n\n{markdown_table(rows)}")
     return regret
+
+
+def measure_ledger(cells: Sequence[MeasuredCell]) -> list[dict[str, Any]]:
+    """Print how good the forecasts are without the runs on other data, and with them."""
+    results = []
+    for with_pilot in (False, True):
+        for with_ledger in (False, True):
+            errors, scores, decided, right = [], [], 0, 0
+            for cell in cells:
+                known = [other.remembered() for other in cells if other.data != cell.data] if with_ledger else []
+                forecast = cell.forecast(cell.pilot if with_pilot else [], known)
+                gain, gains = cell.realised.value, cell.realised.value > MIN_GAIN
+                errors.append(100 * abs(forecast.gain.value - gain))
+                scores.append((forecast.probability - gains) ** 2)
+                decided += (decides := forecast.recommendation != "find out first")
+                right += decides and (forecast.recommendation == "fine-tune") == gains
+            results.append(
+                {
+                    "pilot": with_pilot,
+                    "ledger": with_ledger,
+                    "error": float(np.mean(errors)),
+                    "brier": float(np.mean(scores)),
+                    "decided": decided,
+                    "right": right,
+                }
+            )
+    rows = [["pilot", "ledger", "mean absolute error, points", "Brier score", "decided", "right"]]
+    for each in results:
+        words = ["yes" if each[name] else "no" for name in ("pilot", "ledger")]
+        rows.append([*words, f"{each['error']:.2f}", f"{each['brier']:.3f}", str(each["decided"]), str(each["right"])])
+    print(f"\n{markdown_table(rows)}")
+    return results
 
 
 def in_points(difference: Estimate) -> str:

@@ -20,6 +20,7 @@ import embedpipe
 from embedpipe import BackboneSpec, FeatureStore
 from embedpipe.backbones import LayerSpec
 from embedpipe.errors import TrainingDataError, UsageError
+from embedpipe.finetuning.advice.advice_data import ForecastStep
 from embedpipe.finetuning.advice.advise import advise
 from embedpipe.finetuning.advice.experiments import Evidence, plan_experiments
 from embedpipe.finetuning.advice.forecasting import forecast
@@ -276,13 +277,14 @@ def test_page_shows_every_forecast_and_the_recommendation(
 
 
 def test_worth_of_a_point_is_shown_with_the_expected_gain(without_pilot: Advice, tmp_path: Path) -> None:
-    forecast = replace(without_pilot.forecast, mean=0.02, break_even=0.0042, pays_to_find_out=False)
-    advice = replace(without_pilot, forecast=forecast)
+    forecast = replace(without_pilot.forecast, mean=0.02, break_even=0.0042, ledger_rows=3)
+    advice = replace(without_pilot, forecast=forecast, steps=[ForecastStep(None, forecast)])
     asked = "0.42 points, the worth of its time (expected: +2.0 points)"
     assert f"it gains more than {asked}." in advice.sentences()[1]
     page = advice.to_html(tmp_path / "advice.html").read_text(encoding="utf-8")
     assert asked in page
     assert "The expected gain is worth more than the time." in page
+    assert "from published results and 3 fine-tunings of other data" in page
     assert "changes the recommendation with a probability of" in page
 
 

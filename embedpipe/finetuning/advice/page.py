@@ -80,8 +80,10 @@ def chance_of(advice: AdviceData) -> str:
 def describe_step(step: ForecastStep) -> str:
     """Return what was known at a step."""
     if step.experiment is None:
-        runs = step.forecast.runs
-        return "from published results" if not runs else f"with {counted(runs, 'network')} of earlier calls"
+        runs, others = step.forecast.runs, step.forecast.ledger_rows
+        if runs:
+            return f"with {counted(runs, 'network')} of earlier calls"
+        return "from published results" + (f" and {counted(others, 'fine-tuning')} of other data" if others else "")
     return f"after {counted(step.experiment.seeds, 'network')} on {step.experiment.labels:,} labels"
 
 
