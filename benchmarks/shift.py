@@ -44,11 +44,16 @@ def rejects(X: npt.NDArray[Any], Y: npt.NDArray[Any], seed: int) -> bool:
     return mmd_test(normalised(X - centre), normalised(Y - centre), PERMUTATIONS, seed)[1] <= ALPHA
 
 
+def read_photo(uri: str, side: int) -> npt.NDArray[np.uint8]:
+    """Return a photo whose shorter side is so long."""
+    image: Image.Image = decode_image(read_uri(uri))
+    scale = side / min(image.size)
+    return np.asarray(image.resize((round(image.width * scale), round(image.height * scale))))
+
+
 def read_square(uri: str) -> npt.NDArray[np.uint8]:
     """Return the centre of a photo at the size at which corruptions were published."""
-    image: Image.Image = decode_image(read_uri(uri))
-    scale = 256 / min(image.size)
-    image = image.resize((round(image.width * scale), round(image.height * scale)))
+    image = Image.fromarray(read_photo(uri, 256))
     left, top = (image.width - SIDE) // 2, (image.height - SIDE) // 2
     return np.asarray(image.crop((left, top, left + SIDE, top + SIDE)))
 
@@ -62,14 +67,16 @@ def forecast(
     new, old = order[:photos], np.sort(order[photos:])
     forecaster = Forecaster(X[old], y[old], 0)
     print(f"accuracy on held-out rows of the store: {forecaster.accuracy:.1%}", flush=True)
+    recipe = store.spec.preprocessing
+    side = recipe.resize[0]  # corrupted before the crop, so that "clean" is what the store has
     with ThreadPoolExecutor() as pool:
-        squares = list(pool.map(read_square, rows["uri"].take(pa.array(new)).to_pylist()))
-    transformer = embedpipe.EmbeddingTransformer()
-    transformer.fit(squares[:1])
+        small = list(pool.map(lambda uri: read_photo(uri, side), rows["uri"].take(pa.array(new)).to_pylist()))
+    transformer = embedpipe.EmbeddingTransformer(image_size=recipe.crop[0])
+    transformer.fit(small[:1])
     results = {}
     for name in ("clean", *(f"{kind} {severity}" for severity in range(1, 6) for kind in CORRUPTIONS)):
         kind, _, severity = name.partition(" ")
-        made = [corrupt(each, kind, int(severity), seed) if severity else each for seed, each in enumerate(squares)]
+        made = [corrupt(each, kind, int(severity), seed) if severity else each for seed, each in enumerate(small)]
         expected, predicted = forecaster.expect(transformer.transform(made))
         results[name] = [expected, float((predicted == y[new]).mean())]
         print(f"{name}: expected {expected:.1%}, true {results[name][1]:.1%}", flush=True)

@@ -185,8 +185,8 @@ def test_help_lists_the_verbs_by_group() -> None:
     assert groups.pop("Options") == []
     assert groups == {
         "Store": [
-            *("embed", "import-vectors", "info", "verify", "label", "compact", "repair", "vacuum", "forget", "clean"),
-            *("shift", "next", "reduce", "push", "pull"),
+            *("embed", "import-vectors", "info", "verify", "compact", "repair", "vacuum", "forget", "clean"),
+            *("shift", "next", "label", "reduce", "push", "pull"),
         ],
         "Search": ["map", "export-table", "index", "search", "view"],
         "Learn": ["fit", "predict", "export", "serve"],

@@ -21,7 +21,7 @@ OPTIONS = {
 }
 ALL_OPTIONS = set().union(*OPTIONS.values()) | {"--help", "--version"}
 #: Options of other programs, where the docs name them outside of a command.
-OTHERS = {"--standalone", "--nproc-per-node", "--to", "--source", "--target", "--summary", "--lock"}
+OTHERS = {"--standalone", "--nproc-per-node", "--to", "--source", "--target", "--summary", "--lock", "--least-auc"}
 #: Pages about the past, which name what is gone.
 CURRENT = [page for page in PAGES if page.name != "changelog.md"]
 
