@@ -5,6 +5,7 @@ from .backbones import load_backbone as load_backbone
 from .cleaning.clean import clean as clean
 from .cleaning.next_items import next as next
 from .cleaning.shift import shift as shift
+from .clustering.clusters import clusters as clusters
 from .diagnosis.doctor import doctor as doctor
 from .embedding import EmbeddingTransformer as EmbeddingTransformer
 from .embedding import embed as embed

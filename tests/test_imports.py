@@ -34,6 +34,7 @@ ORDER = (
     "querying",
     "evaluation",
     "cleaning",
+    "clustering",
     "finetuning",
     "exporting",
     "diagnosis",

@@ -15,6 +15,7 @@ from embedpipe.cli.searching import indexing as indexing  # registers its verb
 from embedpipe.cli.searching import search as search  # registers its verb
 from embedpipe.cli.searching import viewing as viewing  # registers its verb
 from embedpipe.cli.storing import cleaning as cleaning  # registers its verb
+from embedpipe.cli.storing import clustering as clustering  # registers its verb
 from embedpipe.cli.storing import labelling as labelling  # registers its verb
 from embedpipe.cli.storing import reducing as reducing  # registers its verb
 from embedpipe.cli.storing import sharing as sharing  # registers its verbs

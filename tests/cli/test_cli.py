@@ -186,7 +186,7 @@ def test_help_lists_the_verbs_by_group() -> None:
     assert groups == {
         "Store": [
             *("embed", "import-vectors", "info", "verify", "compact", "repair", "vacuum", "forget", "clean"),
-            *("shift", "next", "label", "reduce", "push", "pull"),
+            *("shift", "next", "clusters", "label", "reduce", "push", "pull"),
         ],
         "Search": ["map", "export-table", "index", "search", "view"],
         "Learn": ["fit", "predict", "export", "serve"],
