@@ -24,6 +24,7 @@ from embedpipe.exporting.comparing import (
     is_accurate,
     open_rows,
     require_accurate,
+    require_enough_rows,
     require_equal,
     split_rows,
 )
@@ -71,6 +72,7 @@ def build(
     expected = expect(head, backbone, checked, count, show)
     if expected.failed:
         notes.append(f"{expected.failed:,} items of the store could not be read, or have changed, and were left out")
+    require_enough_rows(expected, options.precision)
     if not expected.held_out:
         notes.append("there are no held-out rows: the model was compared on rows that the head was fitted on")
     example = _example(backbone, expected)

@@ -21,6 +21,7 @@ from embedpipe.exporting.result import Comparison
 from embedpipe.finetuning.source import item_reader
 from embedpipe.heads.head import Head
 from embedpipe.heads.training.training_data import fitted_ids
+from embedpipe.report.drawing.wording import counted
 from embedpipe.statistics import paired_interval
 from embedpipe.store import FeatureStore
 from embedpipe.store.editing.exclusion import excluded_rows
@@ -261,6 +262,17 @@ def require_equal(comparison: Comparison, outputs: Floats, kind: str) -> None:
             f"the exported model must give what the head gives, and does not: {comparison.words}; the worst "
             f"item is {comparison.worst_id!r}. Nothing was written. Update onnxruntime and torch, or use another "
             f"backbone"
+        )
+
+
+def require_enough_rows(expected: Expected, precision: str) -> None:
+    """Raise HeadError if int8 would be refused though no label differed, as there are too few rows with labels."""
+    count = sum(label is not None for label in expected.labels)
+    if precision == "int8" and count > 0 and paired_interval(count, 0, 0, 0)[1] >= LARGEST_LOSS:
+        raise HeadError(
+            f"{option('precision', precision)} is measured on rows with labels, and {counted(count, 'row')} cannot "
+            f"show that less than {100 * LARGEST_LOSS:g} point of accuracy is lost, which takes some 400: label more, "
+            f"or export {option('precision', 'float16')}"
         )
 
 

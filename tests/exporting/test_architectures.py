@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY
+from tiny_transformer import save
 
 import embedpipe
 from embedpipe.backbones.backbone import Backbone
@@ -28,6 +29,7 @@ from embedpipe.exporting.comparing import outputs_of, tensors_of
 from embedpipe.exporting.graph import write_graph
 from embedpipe.exporting.graph_checks import check_graph
 from embedpipe.exporting.network import ExportedNetwork, require_exportable
+from embedpipe.exporting.precision import to_int8
 from embedpipe.exporting.script.table import load_model
 from embedpipe.heads.scoring import FitReport
 
@@ -102,6 +104,17 @@ def test_networks_of_photos(name: str, tmp_path: Path) -> None:
 def test_network_of_texts(tmp_path: Path) -> None:
     backbone = embedpipe.load_backbone("sentence-transformers/all-MiniLM-L6-v2", device="cpu")
     assert differences(backbone, head_of(backbone, TunedLogisticRegression()), TEXTS, tmp_path) < 1e-4
+
+
+def test_transformer_of_texts_in_int8(tmp_path: Path) -> None:
+    backbone = embedpipe.load_backbone(save(tmp_path / "bert", "bert", max_length=12), device="cpu")
+    head = head_of(backbone, TunedLogisticRegression())
+    assert differences(backbone, head, TEXTS, tmp_path) < 1e-4
+    to_int8(tmp_path / "model.onnx", tmp_path / "int8.onnx", "text", [], "all")
+    tensors = tensors_of(backbone, [backbone.prepare(text).value for text in TEXTS])
+    exact, small = (load_model(str(tmp_path / name), "onnx", 1)(tensors) for name in ("model.onnx", "int8.onnx"))
+    assert (exact.argmax(axis=1) == small.argmax(axis=1)).all()
+    assert 0 < np.abs(exact - small).max() < 0.1
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,14 @@ import embedpipe
 from embedpipe._utils.progress import Progress
 from embedpipe.errors import HeadError, UsageError
 from embedpipe.exporting import load_exported
-from embedpipe.exporting.comparing import Expected, compare, require_accurate, require_equal, split_rows
+from embedpipe.exporting.comparing import (
+    Expected,
+    compare,
+    require_accurate,
+    require_enough_rows,
+    require_equal,
+    split_rows,
+)
 from embedpipe.exporting.result import Comparison
 
 
@@ -139,6 +146,16 @@ def test_script_takes_the_only_column_of_a_table_or_the_named_one(tmp_path: Path
     assert only["payload"] == named["payload"] == "hello"
     with pytest.raises(SystemExit, match="must have a column 'text', and has body, who: name one of them by --text"):
         script.texts_in(str(tmp_path / "two.csv"), "label", None)
+
+
+def test_int8_is_refused_before_the_work_if_rows_are_too_few() -> None:
+    def rows(count: int) -> Expected:
+        return Expected([], np.ones((count, 2)), ["x"] * count, ["cat"] * count, held_out=count, failed=0)
+
+    require_enough_rows(rows(400), "int8")
+    require_enough_rows(rows(40), "float16")
+    with pytest.raises(HeadError, match=r"40 rows cannot show that less than 1 point .* takes some 400: label more"):
+        require_enough_rows(rows(40), "int8")
 
 
 def test_folder_of_something_else_is_refused(exported: Exported, tmp_path: Path) -> None:
