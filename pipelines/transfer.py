@@ -4,10 +4,11 @@
 
 Embeds DATA with a frozen backbone and asks `embedpipe.advise`, which may train networks on a part of the labels for
 the time budget. If the recommendation is to fine-tune, it does, and embeds DATA anew with the new backbone if that is
-better on the validation photos. Otherwise it fits the best head on the frozen features. Test photos are read once, at
-the end. --to gets the stores, the head and result.json; a second run continues.
+better on the validation rows. Otherwise it fits the best head on the frozen features. Test rows are read once, at the
+end. --to gets the stores, the head and result.json; a second run continues. DATA is a folder of photos, a table of
+texts, or anything else that `embedpipe.embed` takes.
 
-Exit codes: 0 done; 3 done, but some photos failed; 2 bad usage; 1 any other error. A forecast that is still open after
+Exit codes: 0 done; 3 done, but some items failed; 2 bad usage; 1 any other error. A forecast that is still open after
 the time budget keeps the head, and says so.
 """
 
@@ -29,10 +30,12 @@ TRAINING = ("epochs", "learning_rate", "batch_size", "seed", "min_gain")
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", help="photos with one folder per class, or any other source with labels")
+    parser.add_argument("data", help="photos with one folder per class, a table of texts, or others with labels")
+    parser.add_argument("--text", metavar="COLUMN", help="of a table of texts (default: found)")
+    parser.add_argument("--label", metavar="COLUMN", help="of a table (default: label)")
     parser.add_argument("--to", type=Path, default=Path("transferred"), metavar="FOLDER", help="default: %(default)s")
     parser.add_argument("--backbone", default="", help="default: that of `embedpipe embed`")
-    parser.add_argument("--weights", default="default", help="none: random weights; default: published weights")
+    parser.add_argument("--weights", default="default", help="none, default (published), or the model's file or folder")
     parser.add_argument("--near-duplicates", default="0.95", help="cosine, or off (default: %(default)s)")
     parser.add_argument("--time-budget", metavar="TIME", help="such as 30min: train networks to find out if it pays")
     parser.add_argument("--min-gain", type=float, help="smallest gain of accuracy that is worth it (default: 0.01)")
@@ -48,7 +51,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def embed(arguments: argparse.Namespace, name: str, backbone: str, weights: str = "default") -> embedpipe.FeatureStore:
     """Update a store of the data, and print the counts."""
-    options: dict[str, Any] = {"backbone": backbone} if backbone else {}
+    given = {"backbone": backbone, "text": arguments.text, "label": arguments.label}
+    options: dict[str, Any] = {option: value for option, value in given.items() if value}
     store = embedpipe.embed(arguments.data, arguments.to / name, weights=weights, **options)
     run = store.summary
     print(f"{name}: {run.embedded:,} embedded, {run.reused:,} reused, {run.failed:,} failed")
@@ -58,6 +62,8 @@ def embed(arguments: argparse.Namespace, name: str, backbone: str, weights: str 
 def decide(store: embedpipe.FeatureStore, arguments: argparse.Namespace) -> embedpipe.Advice:
     """Forecast the gain of fine-tuning, fine-tune if it pays, and print why."""
     chosen = {name: getattr(arguments, name) for name in TRAINING if getattr(arguments, name) is not None}
+    if Path(arguments.weights).exists():
+        chosen["weights"] = arguments.weights
     near = arguments.near_duplicates
     chosen["near_duplicates"] = near if near == "off" else float(near)
     advice = embedpipe.advise(store, to=arguments.to / "advice", time_budget=arguments.time_budget, act=True, **chosen)
@@ -88,13 +94,13 @@ def main() -> int:
             "head": network.head,
             "accuracy": network.test.finetuned,
         }
-        chosen |= {"measured": f"{network.test.rows:,} test photos", "head_accuracy": network.test.linear_probe}
+        chosen |= {"measured": f"{network.test.rows:,} test rows", "head_accuracy": network.test.linear_probe}
     else:
         chosen = fit_best_head(store, advice, arguments.to / "head")
     shown = "not measured" if chosen["accuracy"] is None else f"{percent(chosen['accuracy'])} on {chosen['measured']}"
     print(f"\nchosen: {chosen['backbone']}, head {chosen['head']}\n  accuracy {shown}")
     if "head_accuracy" in chosen:
-        print(f"  the head on the frozen backbone: {percent(chosen['head_accuracy'])} on the same photos")
+        print(f"  the head on the frozen backbone: {percent(chosen['head_accuracy'])} on the same rows")
     if advice.next_step is not None and advice.recommendation == "find out first":
         print(f"not decided yet: --time-budget {advice.next_step.options['time_budget']} may decide")
     result = {"recommendation": advice.recommendation, "chosen": chosen, "advice": advice.to_dict()}

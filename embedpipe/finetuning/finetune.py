@@ -170,6 +170,8 @@ def finetune(
                 probe, initial, frozen, split, store, folder, method, training, settings, workers, show, on_epoch
             )
             result.notes += _leakage_notes(given_head, store)
+            if method == "contrastive" and (alone := int((np.bincount(split.y[split.train]) == 1).sum())):
+                result.notes.append(f"classes with one training text, which teaches the head only: {alone}")
             if workers.first:
                 run_folder.write_result({"settings": settings, **result.to_dict()}, folder)
                 run_folder.delete_state(folder)

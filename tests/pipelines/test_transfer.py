@@ -6,7 +6,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tiny_transformer
 from script import Done, run_script, striped
 
 import embedpipe
@@ -21,9 +23,9 @@ def transfer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Done]:
     """Return a function that runs the script as the main program of this process, which spares many imports."""
-    data = striped(tmp_path / "photos", "ab", 60, seed=0)
+    photos = striped(tmp_path / "photos", "ab", 60, seed=0)
 
-    def run(*options: str) -> Done:
+    def run(*options: str, data: Path = photos) -> Done:
         words = [str(data), "--to", str(tmp_path / "transferred"), *SMALL, *options]
         return run_script(SCRIPT, words, monkeypatch, capsys)
 
@@ -54,6 +56,28 @@ def test_network_is_trained_where_it_is_expected_to_pay(
     assert embedpipe.FeatureStore.exists(str(tmp_path / "transferred" / "tuned.features")) == is_better
     assert result["chosen"]["backbone"].startswith("checkpoint/") == is_better
     assert embedpipe.load_head(result["chosen"]["head"]).classes.tolist() == ["a", "b"]
+
+
+@pytest.mark.long
+def test_table_of_texts_goes_the_whole_road(
+    transfer: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forecast, "SURE", 0.0)
+    model = tiny_transformer.save(tmp_path / "bert", "bert")
+    rng = np.random.default_rng(0)
+    rows = [f"{' '.join(rng.choice(['the', 'a', 'sits', name], 6))},{name}" for name in ["cat", "man"] * 40]
+    table = tmp_path / "messages.csv"
+    table.write_text("\n".join(["message,kind", *rows]))
+    options = ["--backbone", model, "--weights", str(tmp_path / "bert"), "--text", "message", "--label", "kind"]
+    done = transfer(*options, "--learning-rate", "0.003", data=table)
+    assert done.code == 0
+    result = json.loads((tmp_path / "transferred" / "result.json").read_text())
+    network = result["advice"]["network"]
+    assert network["modality"] == "text"
+    assert embedpipe.FeatureStore.exists(str(tmp_path / "transferred" / "tuned.features")) == (
+        network["best_epoch"] > 0
+    )
+    assert embedpipe.load_head(result["chosen"]["head"]).classes.tolist() == ["cat", "man"]
 
 
 def test_folder_inside_the_data_is_refused(tmp_path: Path, transfer: Callable[..., Done]) -> None:

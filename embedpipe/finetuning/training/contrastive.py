@@ -145,15 +145,15 @@ class ContrastiveTrainer:
             If the device has too little memory.
         """
         before = _copied(self.network)
-        first = self._checkpoint()
-        if first is None:
+        checkpoint = self._checkpoint()
+        if checkpoint is None:
             self._measure(None, 0, 0.0)
         elif self._on_epoch is not None:
             self._on_epoch(self.run.epochs)
         if not self.run.finished:
             try:
                 with _generators_kept(self.device), quiet():
-                    self._train_encoder(first, progress)
+                    self._train_encoder(checkpoint, progress)
             except torch.OutOfMemoryError as error:
                 raise BackboneError(
                     f"{self.device} has too little memory for {self.options.batch_size} texts: give a smaller "
@@ -334,7 +334,7 @@ def _watcher(trainer: ContrastiveTrainer, base: Any, advance: Advance, progress:
             trainer.finish_epoch(time.monotonic() - self.started, progress)
             control.should_training_stop = trainer.run.finished
             self.started = time.monotonic()
-            if trainer.saves and (trainer.run.finished or self.started - self.saved > SAVE_SECONDS):
+            if trainer.saves and not trainer.run.finished and self.started - self.saved > SAVE_SECONDS:
                 control.should_save, self.saved = True, self.started
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
