@@ -119,7 +119,8 @@ def clean(
         graph = kept_graph(Z, k, advance)
     hashes = np.array(rows["content_hash"].to_pylist(), object)
     pictures = stored_hashes(opened, ids)
-    pairs = find_pairs(equal_content(hashes), duplicate_pairs(graph, chosen.near_duplicates, pictures))
+    with show.step("finding duplicates"):
+        pairs = find_pairs(equal_content(hashes), duplicate_pairs(graph, chosen.near_duplicates, pictures))
     split = parse_split_names(rows["split"].to_pylist()) if "split" in rows.column_names else None
     y, notes = _labels(rows, chosen)
     notes += [f"left out: {counted(excluded, 'row')} {LEFT_OUT}"] if excluded else []
