@@ -4,7 +4,7 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all attack lint docs bench peers clean
+.PHONY: help install demo test test-all attack lint docs dist sbom bench peers clean
 
 help: ## Say what there is to make
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -50,6 +50,26 @@ lint: $(STAMP) ## Check style, formatting, types and documentation
 docs: $(STAMP) ## Build the documentation in build/docs; a warning is an error
 	$(VENV)/bin/sphinx-build -W --keep-going -q -b html docs build/docs
 
+# What builds a release is no dependency of embedpipe's.
+TOOLS := build/tools/.installed
+
+$(TOOLS):
+	$(PYTHON) -m venv build/tools
+	build/tools/bin/python -m pip install --disable-pip-version-check -q 'build>=1.3,<2' 'cyclonedx-bom>=7,<8' 'twine>=6,<8'
+	@touch $@
+
+dist: $(TOOLS) ## Build the wheel and the sdist into dist, and check what PyPI will show
+	rm -rf dist build/lib build/bdist.*
+	build/tools/bin/python -m build --outdir dist
+	build/tools/bin/twine check --strict dist/*
+	@ls -l dist
+
+sbom: dist ## List what an installed wheel brings along, with licences, as CycloneDX in dist (several GB with PyTorch)
+	$(PYTHON) -m venv --clear build/installed
+	build/installed/bin/python -m pip install --disable-pip-version-check -q dist/*.whl
+	build/tools/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+	  --output-file "$$(ls dist/*.whl | sed 's/-py3.*/.cdx.json/')" build/installed
+
 # Not by itself: what the others import, and what needs a store, a folder or hours.
 NOT_ALONE := $(patsubst %,benchmarks/%.py,common networks variance_floor predicted_gain serving text_finetuning transfer two_checkouts label_errors shift)
 
@@ -66,5 +86,5 @@ benchmarks/.peers/%/.installed: benchmarks/peers/%.txt | $(STAMP)
 	@touch $@
 
 clean: ## Remove what was made here, but for .venv and benchmarks/.peers
-	rm -rf demo-output build docs/_generated *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf demo-output build dist docs/_generated *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 	find . -path ./$(VENV) -prune -o -type d -name __pycache__ -exec rm -rf {} +
