@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from embedpipe._utils.checksums import read_json
+from embedpipe._utils.version import other_format
 from embedpipe.errors import UsageError
 from embedpipe.evaluation.comparison.candidate_result import CandidateResult
 from embedpipe.evaluation.comparison.result import Evaluation
@@ -72,9 +73,7 @@ def load_evaluation(path: str | Path) -> Evaluation | EvaluationGrid | ProtocolE
     if not isinstance(values.get("format"), int) or values.get("kind") not in KINDS:
         raise UsageError(f"{name} must hold results of `embedpipe evaluate --to`, and holds something else")
     if values["format"] != FORMAT:
-        raise UsageError(
-            f"{name} has format {values['format']}, and this version of embedpipe reads format {FORMAT}: evaluate again"
-        )
+        raise UsageError(f"{name} {other_format(values['format'], FORMAT, values.get('embedpipe'))}. Or evaluate again")
     try:
         results = from_record(KINDS[values["kind"]], values.get("results"), "results")
         _check(results)

@@ -20,6 +20,7 @@ from torch import Tensor
 from embedpipe._utils.atomic import whole_file
 from embedpipe._utils.checksums import read_json, write_json
 from embedpipe._utils.option_names import option
+from embedpipe._utils.version import __version__, other_format
 from embedpipe.backbones.backbone import Backbone
 from embedpipe.backbones.network import ImageNetwork
 from embedpipe.backbones.options import BackboneOptions
@@ -31,6 +32,8 @@ from embedpipe.errors import BusyError, UsageError
 from embedpipe.finetuning.options import Method
 from embedpipe.finetuning.result import FineTuneResult
 
+#: The version of the format of `RESULT`.
+FORMAT = 1
 #: The weights of the best and the last epoch: a file, or for Hugging Face's libraries a folder without the suffix.
 BEST, LAST = "backbone.safetensors", "last.safetensors"
 #: Providers whose networks are saved as a model's folder, as only their libraries can build them.
@@ -178,7 +181,7 @@ def _save_checkpoint(state: Mapping[str, Tensor], spec: BackboneSpec, settings: 
 
 def write_result(values: Mapping[str, Any], folder: Path) -> None:
     """Write the result of a run; this file marks the run as finished."""
-    write_json(values, folder / RESULT, indent=2)
+    write_json({"format": FORMAT, "embedpipe": __version__, **values}, folder / RESULT, indent=2)
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
@@ -188,9 +191,13 @@ def read_result(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         values = read_json(path)
-        return {**values, "settings": values["settings"]}
+        found, writer = values.pop("format"), values.pop("embedpipe")
+        settings = values["settings"]
     except (ValueError, KeyError, OSError) as error:
         raise _damaged(path) from error
+    if found != FORMAT:
+        raise UsageError(f"{str(path)!r} {other_format(found, FORMAT, writer)}. Or give another folder")
+    return {**values, "settings": settings}
 
 
 def load_result(values: dict[str, Any], folder: Path, spec: BackboneSpec) -> FineTuneResult:

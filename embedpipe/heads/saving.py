@@ -34,6 +34,7 @@ import numpy.typing as npt
 from embedpipe._utils.atomic import whole_folder
 from embedpipe._utils.checksums import file_sha256, with_checksum, without_checksum
 from embedpipe._utils.folder_kinds import but_is
+from embedpipe._utils.version import __version__, other_format
 from embedpipe.backbones.spec import BackboneSpec
 from embedpipe.errors import HeadError, StoreError, UsageError
 from embedpipe.heads.columns.table_columns import TableColumn
@@ -45,7 +46,7 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 #: Number of attempts to read a head that another process replaces at the same time.
 READS = 10
-LIBRARIES = ("embedpipe", "scikit-learn", "numpy", "faiss-cpu", "skops")
+LIBRARIES = ("scikit-learn", "numpy", "faiss-cpu", "skops")
 #: Fields of `Head` that the manifest holds as they are, all of them strings but the last.
 PLAIN_FIELDS = ("label", "label_separator", "store", "store_id", "store_version")
 
@@ -106,7 +107,7 @@ def write_head(
             "store_version": store_version,
             "report": asdict(report),
             "neighbours": neighbours,
-            "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
+            "libraries": {"embedpipe": __version__, **{name: importlib.metadata.version(name) for name in LIBRARIES}},
             "python": platform.python_version(),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "files": {path.name: file_sha256(path) for path in sorted(part.iterdir())},
@@ -217,10 +218,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise HeadError(f"{str(folder / MANIFEST)!r} is damaged: {error}; fit the head again") from error
     version = manifest.get("format") if isinstance(manifest, dict) else None
     if version != FORMAT:
-        raise HeadError(
-            f"{str(folder / MANIFEST)!r} has format {version!r}, and this version of embedpipe reads format {FORMAT}: "
-            "upgrade embedpipe, or fit the head again"
-        )
+        libraries = manifest.get("libraries") if isinstance(manifest, dict) else None
+        writer = libraries.get("embedpipe") if isinstance(libraries, dict) else None
+        raise HeadError(f"{str(folder / MANIFEST)!r} {other_format(version, FORMAT, writer)}. Or fit the head again")
     try:
         return without_checksum(manifest)
     except ValueError as error:

@@ -25,6 +25,7 @@ import xxhash
 
 from embedpipe._utils.atomic import names_file, sync
 from embedpipe._utils.checksums import file_sha256, read_json, write_json
+from embedpipe._utils.version import other_format
 from embedpipe.neighbours import Recall, Tuning
 from embedpipe.neighbours.cells import BITS
 from embedpipe.neighbours.cells_file import read_cells, write_cells
@@ -147,7 +148,7 @@ class Manifest:
         """Return the manifest of the values of its file. Raises IndexRefusedError if they are no such values."""
         try:
             if values["format"] != FORMAT:
-                raise IndexRefusedError(f"its files have format {values['format']!r}, not {FORMAT}")
+                raise IndexRefusedError(f"it {other_format(values['format'], FORMAT)}")
             tuning = {**values["tuning"]}
             parsed = {
                 **values,

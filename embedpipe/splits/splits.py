@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from embedpipe._utils.atomic import whole_file
 from embedpipe._utils.notebook.html_tables import html_table
+from embedpipe._utils.version import __version__, other_format
 from embedpipe.errors import UsageError
 from embedpipe.splits.inner import Split
 
@@ -130,6 +131,7 @@ class Splits:
             raise UsageError(f"splits are saved as Parquet: the path must end in .parquet, got {str(path)!r}")
         about = {
             "version": VERSION,
+            "embedpipe": __version__,
             "identity": self.identity,
             "description": self.description,
             "notes": self.notes,
@@ -240,7 +242,7 @@ def load_splits(path: str | Path) -> Splits:
         raise UsageError(f"{str(path)!r} holds no splits: give a file that Splits.save wrote") from error
     if version != VERSION:
         raise UsageError(
-            f"{str(path)!r} has format version {version!r}, and this embedpipe reads version {VERSION}: upgrade it"
+            f"{str(path)!r} {other_format(version, VERSION, about.get('embedpipe'))}. Or make the splits again"
         )
     try:
         splits = _read(table, about)

@@ -11,11 +11,16 @@ import pyarrow.compute as pc
 
 from embedpipe._utils.checksums import checksum
 from embedpipe._utils.option_names import option
+from embedpipe._utils.version import __version__, other_format
 from embedpipe.backbones.spec import BackboneSpec, LayerSpec
 from embedpipe.errors import ConcurrentWriteError, StoreError, UsageError, nearest, suggest
 
 #: Key of the spec (JSON) in the field metadata of a vector column.
 SPEC_KEY = b"embedpipe.spec"
+
+#: The version of a store's format, its key in the field metadata of a vector column, and that of embedpipe's version.
+FORMAT = 1
+FORMAT_KEY, WRITER_KEY = b"embedpipe.format", b"embedpipe.version"
 
 #: Key of the checksum of that JSON.
 SPEC_CHECKSUM_KEY = b"embedpipe.spec.checksum"
@@ -66,6 +71,7 @@ def vector_fields(spec: BackboneSpec, compress: bool) -> list[pa.Field]:
     """Return the vector columns of a store, each with the spec of all."""
     json = spec.to_json().encode()
     metadata = {SPEC_KEY: json, SPEC_CHECKSUM_KEY: checksum(json).encode()}
+    metadata |= {FORMAT_KEY: str(FORMAT).encode(), WRITER_KEY: __version__.encode()}
     if compress:
         metadata[COMPRESS_KEY] = b"fp16"
     return [pa.field(layer.column, VECTOR, nullable=False, metadata=metadata) for layer in spec.layers]
@@ -76,11 +82,11 @@ def spec_of(schema: pa.Schema) -> BackboneSpec:
     for field in schema:
         if field.metadata and SPEC_KEY in field.metadata:
             json = field.metadata[SPEC_KEY]
-            if not {*field.metadata} - {SPEC_KEY, COMPRESS_KEY}:
-                raise StoreError(
-                    "another version of embedpipe wrote this store, without checksums: read it with that version, or "
-                    "embed into a new store"
-                )
+            found = field.metadata.get(FORMAT_KEY, b"1").decode()
+            if found != str(FORMAT):
+                version = int(found) if found.isdecimal() else found
+                writer = field.metadata.get(WRITER_KEY, b"").decode() or None
+                raise StoreError(f"this store {other_format(version, FORMAT, writer)}. Or embed into a new store")
             if field.metadata.get(SPEC_CHECKSUM_KEY, b"").decode() != checksum(json):
                 raise StoreError("the spec in the log of this store is damaged: embed into a new store")
             return BackboneSpec.from_json(json.decode())

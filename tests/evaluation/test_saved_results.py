@@ -14,6 +14,7 @@ import pytest
 from page import Browser, Page
 from stored import clusters, make_store
 
+import embedpipe
 from embedpipe import FeatureStore, load_evaluation
 from embedpipe._utils.checksums import write_json
 from embedpipe.errors import UsageError
@@ -111,7 +112,11 @@ def _set(values: Any, *place: Any, to: Any) -> None:
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
-        (("format",), 99, "has format 99, and this version of embedpipe reads format 1"),
+        (
+            ("format",),
+            99,
+            f"reads format 1: install embedpipe {embedpipe.__version__} or newer, which wrote it",
+        ),
         (("kind",), "head", "must hold results of `embedpipe evaluate --to`"),
         (("results", "rows"), "60", "results.rows must be int, got '60'"),
         (("results", "candidates"), [], "candidates must not be empty"),

@@ -196,7 +196,10 @@ def other_kind(folder: Path) -> None:
         (lambda f: (f / "manifest.json").write_text("[]"), "has format None"),
         (lambda f: (f / "manifest.json").write_bytes(b"\xff\xfe"), "manifest.json' is damaged"),
         (edit_by_hand, "manifest.json' is damaged or was edited"),
-        (lambda f: edit(f, format=2), "has format 2, and this version of embedpipe reads format 1"),
+        (
+            lambda f: edit(f, format=2),
+            "format 2, and embedpipe .* reads format 1: install embedpipe .* or newer",
+        ),
         (lambda f: edit(f, fingerprint="0" * 64), "its parts do not agree"),
         (lambda f: edit(f, spec={}), "not a backbone spec"),
         (lambda f: edit(f, files={"../secret": "0"}), "its parts do not agree"),

@@ -276,7 +276,7 @@ def test_indexes_of_other_stores_layers_and_backbones(copied: Path, tmp_path: Pa
         ({"target": "high"}, "has numbers or names that no index has"),
         ({"files": {"cells": FILE, "keys": FILE}}, "has numbers or names that no index has"),
         ({"files": {"cells": {**FILE, "size": None}, "keys": FILE}}, "has numbers or names that no index has"),
-        ({"format": 2}, "its files have format 2, not 1"),
+        ({"format": 2}, "reads format 1: install a newer embedpipe"),
         ({"fingerprint": "0"}, "made for vectors of another backbone"),
         ({"dim": 300}, "made for vectors of another backbone"),
     ],

@@ -12,12 +12,15 @@ from typing import Any
 
 from embedpipe._utils.checksums import read_json, write_json
 from embedpipe._utils.option_names import option
+from embedpipe._utils.version import __version__, other_format
 from embedpipe.errors import UsageError
 from embedpipe.finetuning.benchmark.benchmark_data import Cell
 from embedpipe.finetuning.run_folder import FEATURES, LOCK
 from embedpipe.finetuning.run_settings import require_same
 from embedpipe.finetuning.training.epochs import Epoch
 
+#: The version of the format of the folder's files.
+FORMAT = 1
 RUN, CELLS, PIXELS = "run.json", "cells", "pixels"
 
 
@@ -82,9 +85,12 @@ class BenchmarkFolder:
             folder.mkdir(parents=True, exist_ok=True)
         if (self.path / RUN).exists():
             self.facts = _read(self.path / RUN)
+            if (found := self.facts.get("format")) != FORMAT:
+                problem = other_format(found, FORMAT, self.facts.get("embedpipe"))
+                raise UsageError(f"{str(self.path / RUN)!r} {problem}. Or give another folder ({option('to', ...)})")
             remedy = f"give the same, or another folder ({option('to', ...)}), or delete it"
             require_same(self.facts.get("settings"), settings, f"the benchmark in {str(self.path)!r}", remedy)
-        self.note(settings=settings)
+        self.note(format=FORMAT, embedpipe=__version__, settings=settings)
 
     def note(self, **facts: Any) -> None:
         """Save facts for later runs in this folder."""
