@@ -31,7 +31,7 @@ def write_items(head: embedpipe.Head, folder: Path, count: int) -> list[Path]:
     """Write held-out items: a file each, or one table of texts. Return what is predicted: all of them, and one."""
     store = open_rows(head, None)
     rows, _ = split_rows(head, store)
-    chosen = rows.ids[:count]
+    chosen = rows.ids[: min(count, rows.held_out or len(rows))]
     uris = dict(zip(store.ids(), store.to_arrow(["uri"])["uri"].to_pylist(), strict=True))
     modality = head.spec.modality
     (folder / "items").mkdir()

@@ -1,0 +1,60 @@
+"""The script of an exported folder writes the table of `embedpipe predict`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from exported_script import Exported, script_in
+
+from embedpipe.report import write_table
+
+
+def run_script(folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """Run the script of a folder, and return its exit code."""
+    monkeypatch.setattr(sys, "argv", ["predict.py", *map(str, arguments)])
+    return int(script_in(folder).main())
+
+
+def assert_same_table(given: Path, expected: Path) -> None:
+    """Hold two CSV files to have the same columns and cells; numbers within 1e-4."""
+    texts = (path.read_bytes().decode("utf-8-sig") for path in (given, expected))
+    rows, wanted = (list(csv.reader(io.StringIO(text, newline=""))) for text in texts)
+    assert rows[0] == wanted[0]
+    assert len(rows) == len(wanted)
+    numbers = [i for i, name in enumerate(wanted[0]) if name.startswith(("probability_", "confidence", "margin"))]
+    for row, other in zip(rows[1:], wanted[1:], strict=True):
+        for place, (cell, value) in enumerate(zip(row, other, strict=True)):
+            if place in numbers and value:
+                np.testing.assert_allclose(float(cell), float(value), atol=1e-4)
+            elif wanted[0][place] == "error" and value:
+                assert value.split(": ")[-1] in cell
+            else:
+                assert cell == value
+
+
+def test_table_of_photos_is_that_of_predict(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(exported.photos, tmp_path / "new")
+    (tmp_path / "new" / "test" / "cat" / "=broken.jpg").write_bytes(b"no picture")
+    (tmp_path / "new" / "unlabelled.jpg").write_bytes((tmp_path / "new" / "test" / "cat" / "00.jpg").read_bytes())
+    code = run_script(exported.folder, monkeypatch, tmp_path / "new", "--to", tmp_path / "given.csv")
+    assert code == 3
+    assert "26 items: 25 predicted, 1 failed" in capsys.readouterr().err
+    write_table(exported.head.predict(tmp_path / "new", trust=True), tmp_path / "expected.csv")
+    assert_same_table(tmp_path / "given.csv", tmp_path / "expected.csv")
+
+
+def test_one_photo_goes_to_standard_output(
+    exported: Exported, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_script(exported.folder, monkeypatch, exported.photos / "test" / "cat" / "00.jpg") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith('"id","uri","label","confidence"')
+    assert lines[1].startswith('"00.jpg",')
