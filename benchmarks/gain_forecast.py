@@ -298,8 +298,31 @@ def measure_sweeps(model: GainModel) -> dict[str, Any]:
                     f"{inside.mean():.0%}",
                 ]
             )
-    print(markdown_table(rows))
+    print(markdown_table(rows) + "\n")
+    results["regret"] = _sweep_regret(list(cells.values()), model)
     return results
+
+
+def _sweep_regret(cells: list[list[dict[str, str]]], model: GainModel) -> dict[str, float]:
+    """Print the points lost against the better of probe and network with all labels, where time costs nothing."""
+    pairs = read_pairs()
+    factor = float(np.median([pair.gain / (1 - pair.setting.accuracy) for pair in pairs]))
+    lost: dict[str, list[float]] = defaultdict(list)
+    for cell in cells:
+        *pilot, full = (_sweep_pair(row) for row in sorted(cell, key=lambda row: int(row["labels"])))
+        known = [Observed(pair.setting, pair.logit_gain, pair.variance + 0.02) for pair in pilot]
+        choices = {
+            "the forecast with a pilot": forecast_gain(full.setting, known, model=model).mean > 0,
+            "the forecast without": forecast_gain(full.setting, model=model).mean > 0,
+            "always fine-tune": True,
+            "never": False,
+            "c x error": factor * (1 - full.setting.accuracy) > 0,
+        }
+        for name, tunes in choices.items():
+            lost[name].append(100 * (max(full.gain, 0.0) - (full.gain if tunes else 0.0)))
+    regret = {name: float(np.mean(values)) for name, values in lost.items()}
+    print(markdown_table([["", "mean regret, points"], *([name, f"{value:.2f}"] for name, value in regret.items())]))
+    return regret
 
 
 def _score(cell: list[dict[str, str]], model: GainModel, with_pilot: bool) -> tuple[float, ...]:

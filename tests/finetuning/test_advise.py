@@ -143,7 +143,7 @@ def test_all_heads_are_measured_on_all_layers(layered: Advice) -> None:
     assert {baseline.head for baseline in baselines} == {"logreg", "normalised logreg", "lda", "knn"}
     assert len(baselines) == 12  # two layers, and both joined
     assert "normalised logreg on blocks.1+features" in [baseline.name for baseline in baselines]
-    assert layered.frozen_baselines.resampling == "1 x 5-fold stratified cross-validation"
+    assert layered.frozen_baselines.resampling == "2 x 5-fold stratified cross-validation"
 
 
 def test_unknown_training_time_is_noted(layered: Advice) -> None:

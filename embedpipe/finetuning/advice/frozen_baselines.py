@@ -34,7 +34,9 @@ from embedpipe.store import FeatureStore
 REFERENCE_HEAD, NORMALISED = "logreg", "normalised logreg"
 #: From a number of labels and a seed to the test rows that are classified correctly.
 CorrectRows = Callable[[int, int], npt.NDArray[np.bool_]]
-FOLDS, REPEATS = 5, 1
+FOLDS = 5
+#: Fewer rows than these are divided into folds twice: the accuracy of the folds spreads more, and fits take less time.
+MANY_ROWS = 2000
 
 
 class NormalizedLogreg(Pipeline):  # type: ignore[misc]
@@ -67,7 +69,8 @@ def measure_frozen_baselines(
     ids = split.ids.take(pa.array(rows)).to_pylist()
     groups = None if split.splits.groups is None else split.splits.groups[rows]
     y = split.classes[split.y[rows]]
-    splits = make_splits(ids, y, task="classification", groups=groups, folds=FOLDS, repeats=REPEATS)
+    repeats = 1 if len(rows) >= MANY_ROWS else 2
+    splits = make_splits(ids, y, task="classification", groups=groups, folds=FOLDS, repeats=repeats)
     evaluation = evaluate(
         list(stores),
         heads=list(_heads().values()),
@@ -166,7 +169,7 @@ def _compare(
         reference=baselines[0],
         selected_accuracy=_selected_accuracy(correct, accuracies, splits),
         rows=evaluation.rows,
-        n_repeats=REPEATS,
+        n_repeats=len({resample.seed for resample in splits.resamples}),
         n_folds=FOLDS,
         grouped=splits.groups is not None,
         notes=notes,
