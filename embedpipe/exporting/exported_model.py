@@ -24,6 +24,7 @@ from embedpipe.backbones.spec import read_recipe
 from embedpipe.decoding import decode_pixels, decode_text, to_pixels
 from embedpipe.errors import Failure, HeadError, ItemError, UsageError
 from embedpipe.exporting.script.table import BATCH, load_model
+from embedpipe.exporting.script.texts import EXCERPT, collate, encode
 from embedpipe.heads.doubt import least_confident_first as sort_by_doubt
 from embedpipe.heads.options import Task
 from embedpipe.heads.predicting.predictions import Predictions
@@ -35,8 +36,6 @@ from embedpipe.sources.options import SourceOptions
 from embedpipe.store import FeatureStore
 
 SETTINGS, FORMAT = "model.json", 1
-#: Characters of a text in the table.
-EXCERPT = 1000
 
 
 class ExportedModel:
@@ -165,8 +164,6 @@ class ExportedModel:
         return prepare, lambda pixels: {"pixels": np.stack(pixels)}
 
     def _texts(self) -> tuple[Callable[[Any], Any], Callable[[list[Any]], dict[str, Any]]]:
-        from embedpipe.exporting.script.texts import collate, encode
-
         declared = self.settings["tokens"]
         core = import_extra("tokenizers", "text").Tokenizer.from_file(str(self.folder / "tokenizer.json"))
 

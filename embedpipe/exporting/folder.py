@@ -18,13 +18,13 @@ from embedpipe.backbones.backbone import Backbone
 from embedpipe.backbones.network import TextNetwork
 from embedpipe.errors import UsageError
 from embedpipe.estimators.wrappers.rejection import RejectingClassifier
+from embedpipe.exporting.exported_model import FORMAT, SETTINGS
 from embedpipe.exporting.network import output_kind
 from embedpipe.exporting.script.bundling import bundle
 from embedpipe.exporting.script.table import row_of
 from embedpipe.heads.head import Head
 
-SETTINGS, SCRIPT, CARD, TOKENIZER = "model.json", "predict.py", "README.md", "tokenizer.json"
-FORMAT = 1
+SCRIPT, CARD, TOKENIZER = "predict.py", "README.md", "tokenizer.json"
 
 _STAND_INS = {
     "errors": ("DecodeError", "UsageError", "MissingExtraError", "require_one_of"),

@@ -10,9 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_transformer
 from exported_script import Exported, script_in
 
+import embedpipe
 from embedpipe.report import write_table
+
+SENTENCES = ["the cat sits outside .", "a man sits", "the man", "a cat outside", "the cat sits .", "a man ."]
 
 
 def run_script(folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
@@ -58,3 +62,22 @@ def test_one_photo_goes_to_standard_output(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith('"id","uri","label","confidence"')
     assert lines[1].startswith('"00.jpg",')
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_table_of_texts_is_that_of_predict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = tiny_transformer.save(tmp_path / "bert", "bert", 20)
+    with (tmp_path / "texts.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["text", "label"], *((text, ("cat", "man")["man" in text]) for text in SENTENCES)])
+    store = embedpipe.embed(tmp_path / "texts.csv", to=tmp_path / "texts.features", backbone=backbone, text="text")
+    head = embedpipe.fit(store, "ridge", calibrate=True, folds=3)
+    exported = embedpipe.export(head, tmp_path / "model", weights=str(tmp_path / "bert"))
+    assert exported.comparison.different_labels == 0
+    (tmp_path / "new").mkdir()
+    files = {"a.txt": b"the cat sits", "b.txt": b"  ", "c.txt": b"a man \xff\xfe\0", "d.md": b"man " * 60}
+    for name, data in files.items():
+        (tmp_path / "new" / name).write_bytes(data)
+    assert run_script(tmp_path / "model", monkeypatch, tmp_path / "new", "--to", tmp_path / "given.csv") == 3
+    write_table(head.predict(tmp_path / "new", weights=str(tmp_path / "bert")), tmp_path / "expected.csv")
+    assert_same_table(tmp_path / "given.csv", tmp_path / "expected.csv")
