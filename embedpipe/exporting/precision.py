@@ -50,9 +50,9 @@ def to_int8(source: Path, to: Path, modality: Modality, calibration: Batches, at
     logging.disable(logging.WARNING)
     try:
         with quiet():
-            # of a transformer, symbolic shapes cannot be inferred in full, and the ranges of texts need none
+            # symbolic shapes of a transformer cannot be inferred in full, and graphs without them are as exact
             import_extra("onnxruntime.quantization.shape_inference", EXTRA).quant_pre_process(
-                str(source), str(prepared), skip_symbolic_shape=modality == "text"
+                str(source), str(prepared), skip_symbolic_shape=True
             )
             weights = library.QuantType.QInt8
             if modality == "text":
