@@ -9,7 +9,10 @@ MEANINGS = {
     "label conflict": ("Duplicates with other labels", "One of the two labels is wrong, or the classes overlap."),
     "leak": ("Duplicates in different splits", "Accuracy on such test rows is remembered, not learned."),
     "duplicate": ("Duplicates", "The content is equal."),
-    "near-duplicate": ("Near-duplicates", "The vectors are nearly equal: re-encoded, resized, or taken in a row."),
+    "near-duplicate": (
+        "Near-duplicates",
+        "Copies: re-encoded, resized or mirrored. Or the vectors are nearly equal.",
+    ),
     "far from training": ("Far from the training rows", "No training row resembles them."),
     "outlier": ("Outliers", "They are far from all other rows: broken, or of another kind."),
 }

@@ -159,7 +159,7 @@ def store(opened: FeatureStore, as_json: bool, verbose: bool) -> None:
         ("labels", _counts(facts["labels"])),
         ("splits", _counts(facts["splits"])),
         ("set by hand", _counts(facts["set_by_hand"])),
-        *([("excluded", _counts(facts["excluded"]))] if facts["excluded"] else []),
+        *([("excluded", _excluded(facts["excluded"]))] if facts["excluded"] else []),
         ("sources", _counts(facts["sources"])),
         ("columns", ", ".join(opened.data_columns)),
         ("layers", ", ".join(_layer(layer) for layer in spec.layers)),
@@ -247,6 +247,10 @@ def _counts(counts: dict[str, int], limit: int = 20) -> str:
     sign = ":" if any(name[-1:].isdigit() for name in counts) else ""  # "6: 8" is no row of numbers, as "6 8" is
     shown = ", ".join(f"{escaped(name)}{sign} {count:,}" for name, count in list(counts.items())[:limit])
     return shown + (f", and {len(counts) - limit:,} more" if len(counts) > limit else "")
+
+
+def _excluded(reasons: dict[str, int]) -> str:
+    return f"{counted(sum(reasons.values()), 'row')}: {_counts(reasons, 3)}"
 
 
 def fit_report(head: Head, to: Any, verbose: bool) -> None:

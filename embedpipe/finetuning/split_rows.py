@@ -16,6 +16,7 @@ from embedpipe.errors import TrainingDataError
 from embedpipe.evaluation.comparison.options import EvaluateOptions
 from embedpipe.evaluation.comparison.rows import read_rows
 from embedpipe.finetuning.options import SplitOptions
+from embedpipe.report.drawing.wording import counted
 from embedpipe.splits.grouped import fold_numbers
 from embedpipe.splits.splits import Splits
 from embedpipe.store import FeatureStore
@@ -111,7 +112,10 @@ def read_split_rows(store: FeatureStore, label: str, options: SplitOptions) -> S
     y = np.where(np.isin(rows.y, classes), np.searchsorted(classes, rows.y), NO_CLASS)
     shifted = np.flatnonzero(is_shifted)
     unknown = np.setdiff1d(rows.y[np.concatenate([validation, test, shifted])], classes).tolist()
-    splits = rows.splits
+    splits = rows.splits  # whose notes say what it leaves out itself
+    others = {reason: count for reason, count in rows.left_out.items() if reason not in splits.left_out}
+    left_out = (f"left out: {counted(count, 'row')} {reason}" for reason, count in others.items())
+    splits = dataclasses.replace(splits, notes=[*splits.notes, *left_out])
     if unknown:
         note = f"rows of {', '.join(map(repr, unknown))} are left out: the class has no training rows"
         splits = dataclasses.replace(splits, notes=[*splits.notes, note])

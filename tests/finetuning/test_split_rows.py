@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from stored import clusters, make_store
 
 from embedpipe.errors import TrainingDataError
 from embedpipe.finetuning.options import SplitOptions
 from embedpipe.finetuning.split_rows import NO_CLASS, read_split_rows
+from embedpipe.store import FeatureStore
 
 NO_GROUPS = SplitOptions(near_duplicates="off")
 
@@ -26,6 +28,15 @@ def test_class_too_rare_to_split_is_left_out(tmp_path: Path) -> None:
     assert (split.y[60:] == NO_CLASS).all()
     assert "class 'b' (3 rows) left out" in split.splits.notes[0]
     assert "column `split`" in split.splits.notes[0]
+
+
+def test_excluded_rows_are_left_out_and_counted(tmp_path: Path) -> None:
+    X, y = clusters(60, classes=2)
+    store = make_store(tmp_path / "store", X, label=np.array(["a", "c"])[y].tolist())
+    store.exclude(pa.table({"id": store.ids()[:2], "excluded": ["copy", "copy"]}))
+    split = read_split_rows(FeatureStore(store.path), "label", NO_GROUPS)
+    assert len(split.ids) == 58
+    assert split.splits.notes == ["left out: 2 rows marked as excluded"]
 
 
 @pytest.mark.parametrize("count", [1, 3])

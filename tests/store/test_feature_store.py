@@ -80,7 +80,7 @@ def test_to_numpy_suggests_the_nearest_column(store: FeatureStore) -> None:
 
 def test_label_refuses_wrong_tables(store: FeatureStore) -> None:
     store.write(rows(["a", "b", "c"]))
-    with pytest.raises(UsageError, match="must be unique"):
+    with pytest.raises(UsageError, match="must be unique, and 'a' has several rows: give each item one"):
         store.label(pa.table({"id": ["a", "a"], "label": ["z", "x"]}))
     with pytest.raises(UsageError, match="reserved for the store"):
         store.label(pa.table({"id": ["a"], "label": ["z"]}), into="content_hash")

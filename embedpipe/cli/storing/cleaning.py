@@ -145,7 +145,7 @@ def print_shift(result: Shift) -> None:
     print(f"{'SHIFTED' if result.shifted else 'no shift found'}: {first:,} old and {second:,} new rows")
     pairs = [
         ("p-value of no difference", f"{result.p_value:.3f}"),
-        ("told apart by a line (AUC)", f"{result.auc:.3f}"),
+        ("told apart by a linear classifier (AUC)", f"{result.auc:.3f}"),
     ]
     if result.old_accuracy is not None and result.expected_accuracy is not None:
         true = "" if result.new_accuracy is None else f", by its labels {percent(result.new_accuracy)}"

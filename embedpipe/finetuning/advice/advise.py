@@ -41,6 +41,7 @@ from embedpipe.finetuning.run_folder import lock_folder
 from embedpipe.finetuning.source import open_items, require_trainable
 from embedpipe.finetuning.split_rows import hold_out_training_rows, read_split_rows
 from embedpipe.finetuning.training.launcher import require_one_process
+from embedpipe.report.drawing.wording import counted
 from embedpipe.store import FeatureStore
 
 if TYPE_CHECKING:
@@ -147,6 +148,7 @@ def advise(
         held = hold_out_training_rows(split)
     baselines = measure_frozen_baselines(stores, split, label, advise_options.min_gain, progress)
     notes = [*random_notes(store.spec for store in stores), *split.splits.notes, *baselines.notes]
+    notes.append(f"{counted(len(split.test), 'test row')} not read: they are for the network of {option('act', True)}")
     labels, trainable = (len(part.train) + len(part.validation) for part in (split, held))
     accuracy, classes, pretraining = baselines.selected_accuracy, len(split.classes), pretraining_of(first.spec)
     target = Setting(accuracy.value, labels, classes, pretraining)

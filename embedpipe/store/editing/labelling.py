@@ -21,7 +21,7 @@ from embedpipe.store.data_files import removal
 from embedpipe.store.delta_log import Change
 from embedpipe.store.id_index import IdIndex
 from embedpipe.store.keyed_table import CommitPlan, KeyedTable
-from embedpipe.store.schema import BY_HAND, KEY_FIELDS, conform, differ, refuse_column_name, spec_of, storable
+from embedpipe.store.schema import BY_HAND, EXCLUDED, KEY_FIELDS, conform, differ, refuse_column_name, spec_of, storable
 
 Mask = npt.NDArray[np.bool_]
 
@@ -74,7 +74,8 @@ def write_column(
     keys = values.column(id).cast(pa.string())
     rows = IdIndex(keys)
     if rows.has_repeats or keys.null_count > 1:
-        raise UsageError(f"ids in column {id!r} must be unique: give each item one row")
+        twice = next((key for key, count in Counter(keys.to_pylist()).items() if count > 1), None)
+        raise UsageError(f"ids in column {id!r} must be unique, and {twice!r} has several rows: give each item one")
     if len(keys) and next(table.matches(keys), None) is None:
         known = f"whose ids are like {_first_id(table)!r}" if len(table) else "which is empty"
         raise UsageError(f"none of the {len(keys)} ids, such as {keys[0].as_py()!r}, is in {table.path!r}, {known}")
@@ -207,11 +208,11 @@ def keep_by_hand(rows: pa.Table, stored: pa.Table, own: Mask, outcome: Outcome, 
 
 
 def count_by_hand(table: KeyedTable) -> dict[str, int]:
-    """Return the number of values by column that were set by hand."""
+    """Return the number of values by column that were set by hand; of exclusions the reasons say more."""
     if BY_HAND not in table.schema.names:
         return {}
     marks = read_marks(table.read([BY_HAND]).column(BY_HAND))
-    return {name: int(mask.sum()) for name, (mask, _) in sorted(marks.items())}
+    return {name: int(mask.sum()) for name, (mask, _) in sorted(marks.items()) if name != EXCLUDED}
 
 
 def forget_by_hand(rows: pa.Table) -> pa.Table:
