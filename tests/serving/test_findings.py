@@ -118,6 +118,10 @@ def test_a_key_decides_on_the_page(browser: Browser, copied: Callable[[], Path],
         browser.until("document.querySelector('.finding .missing')?.textContent === 'cannot be read'")
         browser.press("d")
         browser.until("document.querySelector('.finding .state').textContent === 'dismissed'")
+        browser.press("u")  # and not what was changed before
+        browser.until("document.querySelector('.finding .state').textContent === ''")
+        labels = dict(zip(*embedpipe.FeatureStore(path).to_arrow(["id", "label"]).to_pydict().values(), strict=True))
+        assert labels["owl/02.jpg"] == "cat"
         axe = pytest.importorskip("axe_core_python")
         browser.ask((Path(axe.__path__[0]) / "axe.min.js").read_text(encoding="utf-8"))
         found = browser.ask("axe.run(document, {resultTypes: ['violations']}).then(found => found.violations)")

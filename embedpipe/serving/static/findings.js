@@ -6,9 +6,10 @@ import { pictureOf, read, store } from "./api.js";
 const PAGE = 50;
 
 export class FindingsView {
-  /** `set(row, value)` and `exclude(row, reason)` change an item, where that is allowed; `open(row)` shows one. */
-  constructor(root, { kinds, edit, isText, set, exclude, choose, open, report }) {
-    Object.assign(this, { root, kinds, edit, isText, set, exclude, choose, open, report });
+  /** `set(row, value)` and `exclude(row, reason)` change an item, where that is allowed; `remember(back)` is how to undo a
+   * dismissal; `open(row)` shows an item. */
+  constructor(root, { kinds, edit, isText, set, exclude, remember, choose, open, report }) {
+    Object.assign(this, { root, kinds, edit, isText, set, exclude, remember, choose, open, report });
     this.dismissed = new Set(JSON.parse(kept(this.place()) || "[]"));
     this.chips = el("div", { className: "kinds", role: "group", "aria-label": "Kinds of findings" });
     this.meaning = el("p", { className: "note" });
@@ -117,9 +118,13 @@ export class FindingsView {
 
   dismiss(finding) {
     const name = this.name(finding);
-    if (!this.dismissed.delete(name)) this.dismissed.add(name);
-    keep(this.place(), JSON.stringify([...this.dismissed]));
-    this.refresh(finding.row.row);
+    const flip = () => {
+      if (!this.dismissed.delete(name)) this.dismissed.add(name);
+      keep(this.place(), JSON.stringify([...this.dismissed]));
+      this.refresh(finding.row.row);
+    };
+    flip();
+    this.remember(flip);
   }
 
   mark(card) {

@@ -22,10 +22,17 @@ export function assign(row, value, what = "label", undone = false) {
   return true;
 }
 
+/** Remember how to take back a change that is not one of a row. */
+export const remember = (back) => done.push({ back });
+
 /** Take back the last change; return the row that has its old value again, or null. */
 export function undo() {
   const last = done.pop();
   if (!last) return null;
+  if (last.back) {
+    last.back();
+    return null;
+  }
   assign({ row: last.row, [last.what]: last.value }, last.was, last.what, true);
   last.target[last.what] = last.was;
   return last;

@@ -8,7 +8,7 @@ import { MapView } from "./map.js";
 import { FindingsView } from "./findings.js";
 import { filterOf, setUpFilters, showWhereProblem, updateCounts } from "./filters.js";
 import { byWords, hasKey, setUpSearch, showQuery } from "./search.js";
-import { assign, canUndo, onSaved, undo } from "./labels.js";
+import { assign, canUndo, onSaved, remember, undo } from "./labels.js";
 import { editLabels, showItem } from "./panel.js";
 import { classColour, onTheme, scaleColour } from "./colours.js";
 
@@ -204,6 +204,7 @@ function setUpFindings() {
     isText: info.modality === "text",
     set: setLabel,
     exclude: setExcluded,
+    remember: info.edit ? (back) => (remember(back), ($("undo").disabled = false)) : () => {},
     choose: (kind) => change({ kind }),
     open: (row) => change({ item: String(row) }),
     report,
@@ -260,6 +261,7 @@ function afterChange(row, what, value) {
 function takeBack() {
   const last = undo();
   if (last) afterChange(last.row, last.what, last.was);
+  $("undo").disabled = !canUndo();
 }
 
 /** Change the current item by a key, and go on to the next one. */
