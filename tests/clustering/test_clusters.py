@@ -157,10 +157,13 @@ def test_command_writes_a_table_that_label_takes(store: embedpipe.FeatureStore, 
     html = page.read_text(encoding="utf-8")
     assert html.count('<section id="cluster-') == 3
     assert "3 clusters of 150 rows" in html
-    result = json.loads(run("clusters", copy.path, "--json").stdout)
+
+
+def test_command_prints_json_and_refuses_other_files(store: embedpipe.FeatureStore) -> None:
+    result = json.loads(run("clusters", store.path, "--json").stdout)
     assert [group["rows"] for group in result["clusters"]] == [50, 50, 50]
     assert result["rows"] == ROWS
-    refused = run("clusters", copy.path, "--to", "clusters.pdf")
+    refused = run("clusters", store.path, "--to", "clusters.pdf")
     assert refused.exit_code == 2
     assert ".pdf" in refused.stderr
 
