@@ -1,22 +1,29 @@
-"""What a folder is that embedpipe made, for messages: one kind is easily given for another."""
+"""What a folder is that embedpipe made: one kind is easily given for another, and only its own files are replaced."""
 
 from __future__ import annotations
 
 import os
+from fnmatch import fnmatch
 from pathlib import Path
 
 from embedpipe.errors import UsageError
 
-#: What `embedpipe export` makes.
-EXPORTED = "an exported model"
+#: What `embedpipe fit` and `embedpipe export` make.
+HEAD, EXPORTED = "a head", "an exported model"
 #: Names that a folder of a kind has, and the kind.
 KINDS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("_delta_log",), "a feature store"),
-    (("head.skops", "manifest.json"), "a head"),
+    (("head.skops", "manifest.json"), HEAD),
     (("run.json", "cells"), "the folder of a benchmark"),
     (("backbone.safetensors", "result.json"), "the folder of a fine-tuning run"),
     (("model.json", "predict.py"), EXPORTED),
 )
+#: Patterns of the files of folders that are replaced whole, and what file managers leave everywhere.
+FILES = {
+    HEAD: ("manifest.json", "head.skops", "neighbours*.faiss", "*.safetensors", "README.md"),
+    EXPORTED: ("model.json", "model.onnx*", "model.xml", "model.bin", "predict.py", "tokenizer.json", "README.md"),
+}
+LITTER = (".DS_Store", "Thumbs.db", "desktop.ini")
 
 
 def folder_kind(path: str | os.PathLike[str]) -> str:
@@ -32,6 +39,22 @@ def but_is(path: str | os.PathLike[str]) -> str:
     if not kind and "://" not in os.fspath(path) and os.path.exists(path):  # noqa: PTH110  as above
         kind = "a folder of other files" if Path(path).is_dir() else "a file" if Path(path).is_file() else ""
     return f", but {kind}" if kind else ""
+
+
+def require_replaceable(folder: Path, kind: str) -> None:
+    """Raise UsageError unless a folder is new, empty, or one of a kind without files of others, which would be lost."""
+    in_a_file = any(place.is_file() for place in (folder, *folder.parents))
+    if not in_a_file and not (folder.is_dir() and any(folder.iterdir())):
+        return
+    if folder_kind(folder) != kind:
+        raise UsageError(f"{str(folder)!r} must be a new or empty folder, or {kind}{but_is(folder)}: give another")
+    others = sorted(path.name for path in folder.iterdir())
+    others = [name for name in others if not any(fnmatch(name, known) for known in (*FILES[kind], *LITTER))]
+    if others:
+        raise UsageError(
+            f"{str(folder)!r} is {kind} that would be replaced, and {others[0]!r} in it would be lost: move it "
+            "elsewhere, or give a new folder"
+        )
 
 
 def require_outside_store(path: str | os.PathLike[str]) -> None:

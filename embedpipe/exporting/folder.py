@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from embedpipe._utils.checksums import file_sha256, with_checksum
-from embedpipe._utils.folder_kinds import but_is
+from embedpipe._utils.folder_kinds import EXPORTED, require_replaceable
 from embedpipe._utils.version import __version__
 from embedpipe.backbones.backbone import Backbone
 from embedpipe.backbones.network import TextNetwork
@@ -45,11 +45,7 @@ def check_target(to: str | os.PathLike[str]) -> Path:
     if "://" in os.fspath(to):
         raise UsageError(f"a model is exported into a local folder, got the URL {os.fspath(to)!r}")
     folder = Path(to).resolve()
-    in_a_file = any(place.is_file() for place in (folder, *folder.parents))
-    if in_a_file or (folder.is_dir() and any(folder.iterdir()) and not (folder / SETTINGS).is_file()):
-        raise UsageError(
-            f"{str(folder)!r} must be a new or empty folder, or that of an exported model{but_is(folder)}: give another"
-        )
+    require_replaceable(folder, EXPORTED)
     return folder
 
 

@@ -33,7 +33,7 @@ import numpy.typing as npt
 
 from embedpipe._utils.atomic import whole_folder
 from embedpipe._utils.checksums import file_sha256, with_checksum, without_checksum
-from embedpipe._utils.folder_kinds import but_is
+from embedpipe._utils.folder_kinds import HEAD, but_is, require_replaceable
 from embedpipe._utils.version import __version__, other_format
 from embedpipe.backbones.spec import BackboneSpec
 from embedpipe.errors import HeadError, StoreError, UsageError
@@ -56,9 +56,7 @@ def check_target(to: str | Path) -> Path:
     if "://" in os.fspath(to):
         raise UsageError(f"a head is saved in a local folder, got the URL {os.fspath(to)!r}")
     folder = Path(to).resolve()
-    in_a_file = any(place.is_file() for place in (folder, *folder.parents))
-    if in_a_file or (folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file()):
-        raise UsageError(f"{str(folder)!r} exists and is not a head: give a new or empty folder")
+    require_replaceable(folder, HEAD)
     return folder
 
 

@@ -48,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("embed photos.features --to new", "'photos.features' is a feature store"),
         ("embed photos.head --to new", "'photos.head' is a head"),
         ("embed photo.png --to photos.head", "'photos.head' holds other files and is not a feature store"),
-        ("fit photos.features --to photos.features", "photos.features' exists and is not a head"),
+        ("fit photos.features --to photos.features", "photos.features' must be a new or empty folder, or a head"),
     ],
 )
 def test_message_names_what_was_given(

@@ -160,8 +160,15 @@ def test_int8_is_refused_before_the_work_if_rows_are_too_few() -> None:
 
 def test_folder_of_something_else_is_refused(exported: Exported, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(UsageError, match=r"must be a new or empty folder, or that of an exported model"):
+    with pytest.raises(UsageError, match=r"must be a new or empty folder, or an exported model"):
         embedpipe.export(exported.head, tmp_path, trust=True)
+    (tmp_path / "model.json").write_text("of a game")
+    with pytest.raises(UsageError, match=r"or an exported model, but a folder of other files: give another"):
+        embedpipe.export(exported.head, tmp_path, trust=True)
+    shutil.copytree(exported.folder, tmp_path / "model")
+    (tmp_path / "model/predictions.csv").write_text("mine")
+    with pytest.raises(UsageError, match=r"'predictions\.csv' in it would be lost: move it elsewhere"):
+        embedpipe.export(exported.head, tmp_path / "model", trust=True)
     with pytest.raises(UsageError, match=r"cannot be read .*: name it, or another .*store=..."):
         embedpipe.export(exported.head, tmp_path / "new", store=tmp_path / "elsewhere", trust=True)
 

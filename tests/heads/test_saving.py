@@ -273,7 +273,7 @@ def test_saving_replaces_only_a_head(store: FeatureStore, tmp_path: Path) -> Non
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder/precious.txt").write_text("mine")
     for place in ("folder", "folder/precious.txt"):
-        with pytest.raises(UsageError, match="exists and is not a head"):
+        with pytest.raises(UsageError, match="must be a new or empty folder, or a head"):
             fit(store, "centroid", to=tmp_path / place)
     with pytest.raises(UsageError, match="a head is saved in a local folder, got the URL"):
         fit(store, "centroid", to="s3://bucket/head")
@@ -283,6 +283,20 @@ def test_saving_replaces_only_a_head(store: FeatureStore, tmp_path: Path) -> Non
     assert load_head(tmp_path / "head").name == "centroid"
     assert {path.name for path in (tmp_path / "head").iterdir()} == {"manifest.json", "head.skops"}
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_saving_over_a_head_keeps_files_of_others(store: FeatureStore, tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/manifest.json").write_text("that of a web page")
+    with pytest.raises(UsageError, match="must be a new or empty folder, or a head, but a folder of other files"):
+        fit(store, "centroid", to=tmp_path / "site", folds=0)
+    fit(store, "centroid", to=tmp_path / "head", folds=0)
+    (tmp_path / "head/.DS_Store").touch()
+    fit(store, "centroid", to=tmp_path / "head", folds=0)
+    (tmp_path / "head/notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match=r"'notes\.txt' in it would be lost: move it elsewhere, or give a new folder"):
+        fit(store, "centroid", to=tmp_path / "head", folds=0)
+    assert (tmp_path / "head/notes.txt").read_text() == "mine"
 
 
 def test_store_of_another_spec_is_refused_with_the_difference(store: FeatureStore, tmp_path: Path) -> None:
