@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.spec import read_recipe
 from embedpipe.decoding import decode_pixels, decode_text, to_pixels
-from embedpipe.errors import Failure, HeadError, ItemError, UsageError
+from embedpipe.errors import Failure, ForwardError, HeadError, ItemError, UsageError
+from embedpipe.exporting.known_settings import MODELS, require_known
 from embedpipe.exporting.script.table import BATCH, load_model
 from embedpipe.exporting.script.texts import EXCERPT, collate, encode
 from embedpipe.heads.doubt import least_confident_first as sort_by_doubt
@@ -36,6 +38,7 @@ from embedpipe.sources.options import SourceOptions
 from embedpipe.store import FeatureStore
 
 SETTINGS, FORMAT = "model.json", 1
+NOT_FINITE = ForwardError("the outputs of the model have NaN or infinite values")
 
 
 class ExportedModel:
@@ -119,7 +122,7 @@ class ExportedModel:
         return sort_by_doubt(table) if least_confident_first else table
 
     def _predict(self, listing: Listing, show: Progress) -> Predicted:
-        model = load_model(str(self.folder / self.settings["model"]), self.settings["format"], usable_cores())
+        run = self._model()
         prepare, collate = self._texts() if self.settings["modality"] == "text" else self._pictures()
         predictions = Predictions(_Outputs(self.settings), self.task, len(listing), self.label_separator)
         failures = list(listing.failures)
@@ -144,16 +147,44 @@ class ExportedModel:
                     else:
                         good.append(done)
                 if good:
-                    places = [row for row, _, _ in good]
+                    places = np.array([row for row, _, _ in good])
                     for row, _, text in good:
                         texts[row] = text
-                    outputs = np.asarray(model(collate([value for _, value, _ in good])), np.float32)
-                    predictions.add(np.array(places), outputs)
+                    outputs = run(collate([value for _, value, _ in good]), len(good))
+                    finite = np.isfinite(outputs).all(axis=1)
+                    predictions.add(places[finite], outputs[finite])
+                    failures += [Failure.of(ids[row].as_py(), uris[row].as_py(), NOT_FINITE) for row in places[~finite]]
                 advance(len(rows))
         table = listing.table.select(["id", "uri", "label"])
         if self.settings["modality"] == "text":
             table = table.append_column("text", pa.array(texts, pa.string()))
         return Predicted(predictions, table, failures, [])
+
+    def _model(self) -> Callable[[dict[str, Any], int], npt.NDArray[np.float32]]:
+        """Return a function from the tensors of n items and n to float32 (n, n_outputs)."""
+        path, width = str(self.folder / self.settings["model"]), self.settings["outputs"]
+
+        @contextmanager
+        def naming_model() -> Iterator[None]:
+            try:
+                yield
+            except Exception as error:  # the libraries' own errors have no common class
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                raise HeadError(
+                    f"{path!r} cannot be run: {reason}. Copy the folder again, or export the head again"
+                ) from error
+
+        with naming_model():
+            model = load_model(path, self.settings["format"], usable_cores())
+
+        def run(tensors: dict[str, Any], count: int) -> npt.NDArray[np.float32]:
+            with naming_model():
+                outputs = np.asarray(model(tensors), np.float32)
+                if outputs.shape != (count, width):
+                    raise ValueError(f"its outputs must have the shape {(count, width)}, got {outputs.shape}")
+            return outputs
+
+        return run
 
     def _pictures(self) -> tuple[Callable[[Any], Any], Callable[[list[Any]], dict[str, Any]]]:
         recipe = read_recipe(self.settings["preprocessing"])
@@ -165,7 +196,11 @@ class ExportedModel:
 
     def _texts(self) -> tuple[Callable[[Any], Any], Callable[[list[Any]], dict[str, Any]]]:
         declared = self.settings["tokens"]
-        core = import_extra("tokenizers", "text").Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+        library, file = import_extra("tokenizers", "text"), str(self.folder / "tokenizer.json")
+        try:
+            core = library.Tokenizer.from_file(file)
+        except Exception as error:  # the library has no other class
+            raise HeadError(f"{file!r} is no tokenizer ({error}): export the head again") from error
 
         def prepare(payload: Any) -> tuple[Any, str]:
             text = decode_text(payload).text
@@ -249,7 +284,7 @@ def load_exported(path: str | os.PathLike[str]) -> ExportedModel:
             )
         files = dict(settings["files"])
         model = ExportedModel(folder, settings)
-        _require_known(settings)
+        require_known(settings)
     except OSError as error:
         raise HeadError(f"{str(folder)!r} is not an exported model{but_is(folder)}: it has no {SETTINGS}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -257,14 +292,10 @@ def load_exported(path: str | os.PathLike[str]) -> ExportedModel:
             f"{str(folder / SETTINGS)!r} is damaged or was edited ({error!r}): copy the folder again, or export the "
             "head again"
         ) from error
-    needed = [name for name in files if name not in ("predict.py", "README.md")]
-    for name in needed:
-        if (
-            Path(name).name != name
-            or (folder / name).is_symlink()
-            or not (folder / name).is_file()
-            or file_sha256(folder / name) != files[name]
-        ):
+    weights = MODELS[settings["format"]][1]
+    listed = {name for name in files if name not in ("predict.py", "README.md")}
+    for name in sorted(listed | ({weights} if (folder / weights).exists() else set())):
+        if not _is_unchanged(folder, name, files):
             raise HeadError(
                 f"{str(folder / name)!r} is missing or was changed: copy the folder again, or export it again"
             )
@@ -278,18 +309,8 @@ def load_exported(path: str | os.PathLike[str]) -> ExportedModel:
     return model
 
 
-def _require_known(settings: dict[str, Any]) -> None:
-    """Raise ValueError for settings that no export writes."""
-    names = {"onnx": "model.onnx", "openvino": "model.xml"}
-    if settings["model"] != names[settings["format"]] or settings["model"] not in settings["files"]:
-        raise ValueError("it names another model")
-    if settings["task"] not in ("classification", "regression", "multilabel"):
-        raise ValueError("the task is unknown")
-    if settings["modality"] == "image":
-        read_recipe(settings["preprocessing"])
-    elif settings["modality"] != "text" or "tokenizer.json" not in settings["files"]:
-        raise ValueError("the modality is unknown, or the tokenizer is missing")
-    if settings["output"] not in ("probabilities", "scores", "numbers"):
-        raise ValueError("the outputs are unknown")
-    if (settings["classes"] is None) != (settings["task"] == "regression"):
-        raise ValueError("the classes do not fit the task")
+def _is_unchanged(folder: Path, name: str, files: Mapping[str, Any]) -> bool:
+    """Return whether a file lies in the folder itself, and is the one that was exported."""
+    if Path(name).name != name or os.path.islink(folder / name) or not os.path.isfile(folder / name):  # noqa: PTH113, PTH114  pathlib raises for a name that is too long
+        return False
+    return file_sha256(folder / name) == files.get(name)

@@ -35,12 +35,18 @@ def check_graph(path: Path) -> None:
 
 
 def _tensors(model: Any) -> Iterator[Any]:
-    """Yield the tensors of all graphs of a model."""
+    """Yield the tensors of all graphs of a model, those of sparse ones too."""
     pending = [model.graph, *model.functions]
     while pending:
         part = pending.pop()
         yield from getattr(part, "initializer", ())
-        for node in part.node:
-            for attribute in node.attribute:
-                yield from (attribute.t, *attribute.tensors)
-                pending += [graph for graph in (attribute.g, *attribute.graphs) if graph.node]
+        sparse = [*getattr(part, "sparse_initializer", ())]
+        for attribute in (
+            *(each for node in part.node for each in node.attribute),
+            *getattr(part, "attribute_proto", ()),
+        ):
+            yield from (attribute.t, *attribute.tensors)
+            sparse += [attribute.sparse_tensor, *attribute.sparse_tensors]
+            pending += [graph for graph in (attribute.g, *attribute.graphs) if graph.ByteSize()]
+        for tensor in sparse:
+            yield from (tensor.values, tensor.indices)

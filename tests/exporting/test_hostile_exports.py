@@ -30,7 +30,7 @@ def rewrite(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     settings = without_checksum(json.loads((folder / "model.json").read_text()))
     change(settings)
     for name in settings["files"]:
-        if (folder / name).is_file():
+        if len(name) < 200 and (folder / name).is_file():
             settings["files"][name] = file_sha256(folder / name)
     (folder / "model.json").write_text(json.dumps(with_checksum(settings)))
 
@@ -51,6 +51,17 @@ def test_script_is_never_read(folder: Path) -> None:
         (lambda s: s.update(modality="sound"), "the modality is unknown"),
         (lambda s: s["preprocessing"].update(crop=[0, 0]), "is damaged or was edited"),
         (lambda s: s.pop("classes"), "is damaged or was edited"),
+        (lambda s: s.update(classes=["cat"]), "the outputs do not fit the classes"),
+        (lambda s: s.update(classes=["a", "b", "c"]), "the outputs do not fit the classes"),
+        (lambda s: s.update(classes=["dog", "cat"]), "the classes are not sorted"),
+        (lambda s: s.update(classes=["cat", 1]), "the classes are not of one type"),
+        (lambda s: s.update(classes=[["a"], ["b"]]), "the classes are not of one type"),
+        (lambda s: s.update(outputs=3), "the outputs do not fit the classes"),
+        (lambda s: s.update(separator=7), "separator is no text"),
+        (lambda s: s.update(reject_above="x"), "reject_above is no number"),
+        (lambda s: s["preprocessing"].update(crop=[10**6, 10**6]), "the crop is too large"),
+        (lambda s: s["files"].update({"x" * 300: "0" * 64}), "is missing or was changed"),
+        (lambda s: s.update(modality="text"), "the tokenizer is missing"),
     ],
 )
 def test_settings_that_no_export_writes_are_refused(
@@ -99,6 +110,57 @@ def test_weights_elsewhere_are_refused(tmp_path: Path, location: str, inner: boo
         check_graph(tmp_path / "model.onnx")
 
 
+def test_sparse_weights_elsewhere_are_refused(tmp_path: Path) -> None:
+    values = numpy_helper.from_array(np.zeros(1, np.float32), "w")
+    values.ClearField("raw_data")
+    values.data_location = TensorProto.EXTERNAL
+    values.external_data.add(key="location", value="../secret")
+    model = graph()
+    sparse = helper.make_sparse_tensor(values, numpy_helper.from_array(np.zeros(1, np.int64), "i"), [1])
+    model.graph.sparse_initializer.append(sparse)
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(HeadError, match=r"may only be in 'model.onnx.data' beside it"):
+        check_graph(tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize(
+    ("axes", "reason"),
+    [([1, 2, 3], r"must have the shape \(16, 2\), got \(16,\)"), ([1, 2], r"got \(16, 3\)"), ([9], "cannot be run: ")],
+)
+def test_model_with_other_outputs_is_refused(exported: Exported, folder: Path, axes: list[int], reason: str) -> None:
+    pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["n", 32, 32, 3])
+    outputs = helper.make_tensor_value_info("outputs", TensorProto.FLOAT, None)
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["floats", "axes"], ["outputs"], keepdims=0),
+    ]
+    over = numpy_helper.from_array(np.array(axes, np.int64), "axes")
+    body = helper.make_graph(nodes, "other", [pixels], [outputs], [over])
+    model = helper.make_model(body, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    rewrite(folder, lambda settings: None)
+    with pytest.raises(HeadError, match=reason):
+        load_exported(folder).predict(exported.photos)
+
+
+def test_item_without_finite_outputs_fails_alone(exported: Exported, folder: Path) -> None:
+    rows = np.arange(16, dtype=np.float32)[:, None] / 32
+    values = np.hstack([rows, 1 - rows])
+    values[3] = np.nan
+    pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["n", 32, 32, 3])
+    outputs = helper.make_tensor_value_info("outputs", TensorProto.FLOAT, [16, 2])
+    nodes = [helper.make_node("Constant", [], ["outputs"], value=numpy_helper.from_array(values, "v"))]
+    body = helper.make_graph(nodes, "constant", [pixels], [outputs])
+    model = helper.make_model(body, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    rewrite(folder, lambda settings: None)
+    table = load_exported(folder).predict(exported.photos / "train")
+    errors = table["error"].to_pylist()
+    assert [place for place, error in enumerate(errors) if error] == [3]
+    assert "the outputs of the model have NaN" in errors[3]
+    assert table["label"][3].as_py() is None
+
+
 def test_operators_of_others_are_refused(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(graph("com.example").SerializeToString())
     with pytest.raises(HeadError, match=r"needs operators of com.example, which are code"):
@@ -112,4 +174,11 @@ def test_link_to_weights_elsewhere_is_refused(folder: Path) -> None:
     (folder / "model.onnx").rename(folder.parent / "elsewhere.onnx")
     (folder / "model.onnx").symlink_to(folder.parent / "elsewhere.onnx")
     with pytest.raises(HeadError, match="is missing or was changed"):
+        load_exported(folder)
+
+
+def test_weights_that_are_not_listed_are_refused(folder: Path) -> None:
+    (folder.parent / "secret").write_bytes(bytes(4))
+    (folder / "model.onnx.data").symlink_to(folder.parent / "secret")
+    with pytest.raises(HeadError, match=r"model.onnx.data' is missing or was changed"):
         load_exported(folder)

@@ -73,10 +73,13 @@ def predict(
             good = [value for value in prepared if not isinstance(value, Exception)]
             outputs = iter(model(collate(good)).astype(np.float64)) if good else iter(())
             for item, value in zip(part, prepared, strict=True):
-                if isinstance(value, Exception):
+                output = None if isinstance(value, Exception) else next(outputs)
+                if output is None:
                     rows.append({**item, "error": f"{type(value).__name__}: {value}"})
+                elif not np.isfinite(output).all():
+                    rows.append({**item, "error": "the outputs of the model have NaN or infinite values"})
                 else:
-                    rows.append({**item, **row_of(next(outputs), settings)})
+                    rows.append({**item, **row_of(output, settings)})
     return rows
 
 
