@@ -137,11 +137,13 @@ def next(
             raise TrainingDataError(f"labels must be classes, and {chosen.label!r} holds numbers")
         y[has_label] = np.unique(values, return_inverse=True)[1]
     pool, labelled = np.flatnonzero(~has_label), np.flatnonzero(has_label)
-    if not len(pool):
-        raise UsageError(
-            f"some rows must have no {chosen.label}, and all {rows.num_rows:,} of {opened.path!r} have one: embed more"
-        )
     notes = [f"left out: {counted(excluded, 'row')} {LEFT_OUT}"] if excluded else []
+    if not len(pool):
+        others = f" ({notes[0]})" if notes else ""
+        raise UsageError(
+            f"some rows must have no {chosen.label}, and all {rows.num_rows:,} of {opened.path!r} have one{others}: "
+            "embed more"
+        )
     rng = np.random.default_rng(chosen.seed)
     if len(pool) > MOST_ROWS:
         notes.append(f"chosen among {MOST_ROWS:,} of {len(pool):,} rows without a {chosen.label}, drawn at random")

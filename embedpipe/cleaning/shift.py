@@ -43,6 +43,8 @@ Vectors = npt.NDArray[np.float32]
 #: Rows of each side that the test compares, and of labelled rows that heads are fitted on.
 TESTED_ROWS, FITTED_ROWS = 2000, 20_000
 FOLDS = 5
+#: Least rows of a side: with fewer, a fold leaves one of each, which have no covariance.
+LEAST_ROWS = 3
 #: AUC of a classifier that cannot tell the sides apart. On few or equal rows, folds give less: a row that one fold has
 #: learned as an old one is then predicted to be old where it is new.
 CHANCE = 0.5
@@ -178,9 +180,10 @@ def shift(
     for store, name in zip((first, second), _splits(chosen, new is None), strict=True):
         rows, excluded = _columns(store, chosen.label, name)
         notes += [note for note in excluded if note not in notes]
-        if rows.num_rows < 2:
+        if rows.num_rows < LEAST_ROWS:
             where = f"the split {name!r} of {store.path!r}" if name else repr(store.path)
-            raise UsageError(f"{where} must have at least 2 rows, got {rows.num_rows}")
+            others = "".join(f"; {note}" for note in excluded)
+            raise UsageError(f"{where} must have at least {LEAST_ROWS} rows, got {rows.num_rows}{others}")
         with show.step("reading vectors"):
             sides.append((rows, read_finite(store, layers, rows["id"].combine_chunks())))
     (old_rows, X), (new_rows, Y) = sides

@@ -42,16 +42,21 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> embedpipe.FeatureStore:
         (["blurred", " ", None, "no", "Yes"], ["blurred", None, None, None, "by hand"]),
         ([True, False, None], ["by hand", None, None]),
         ([1, 0, None], ["by hand", None, None]),
-        ([1.0, 0.0, None], ["by hand", None, None]),
+        ([1.0, 0.0, None, float("nan")], ["by hand", None, None, None]),
+        (
+            ["blurred", "n", "y", "0.0", "1.0", "NaN", "none", "-"],
+            ["blurred", None, *["by hand", None] * 2, None, None],
+        ),
     ],
 )
 def test_values_are_reasons(given: list[object], expected: list[str | None]) -> None:
     assert as_reasons(pa.chunked_array([pa.array(given)]), "excluded").to_pylist() == expected
 
 
-def test_other_numbers_are_no_reasons() -> None:
-    with pytest.raises(UsageError, match="must hold reasons as text, or 1 and 0, got 2"):
-        as_reasons(pa.chunked_array([pa.array([1, 2])]), "excluded")
+@pytest.mark.parametrize(("given", "shown"), [([1, 2], "2"), ([0.5], "0.5"), ([b"x"], "b'x'"), ([["a"]], r"\['a'\]")])
+def test_other_numbers_and_types_are_no_reasons(given: list[object], shown: str) -> None:
+    with pytest.raises(UsageError, match=f"must hold reasons as text, or 1 and 0, got {shown}"):
+        as_reasons(pa.chunked_array([pa.array(given)]), "excluded")
 
 
 def test_only_exclude_writes_the_column(store: embedpipe.FeatureStore) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from scipy.spatial.distance import pdist, squareform
 from stored import clusters, make_store
@@ -41,6 +42,14 @@ def test_p_values_of_equal_samples_are_uniform() -> None:
 def test_samples_need_two_rows() -> None:
     with pytest.raises(ValueError, match="at least 2 rows, got 1 and 5"):
         mmd_test(np.zeros((1, 2)), np.zeros((5, 2)))
+
+
+def test_two_rows_are_too_few_and_excluded_ones_are_told(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "two", clusters(4, dim=4)[0])
+    ids = store.ids()
+    store.exclude(pa.table({"id": ids, "excluded": ["blurred"] * (len(ids) - 2) + [""] * 2}))
+    with pytest.raises(UsageError, match=r"must have at least 3 rows, got 2; left out of .*: .* marked as excluded"):
+        shift(store, store)
 
 
 def make_sides(folder: Path, move: float, **columns: Any) -> tuple[embedpipe.FeatureStore, embedpipe.FeatureStore]:

@@ -18,8 +18,9 @@ from embedpipe.store.schema import EXCLUDED
 
 #: Why rows are left out, as heads and evaluations record it.
 LEFT_OUT = "marked as excluded"
-#: Values that give no reason: the row is used, or excluded by hand.
-USED, NO_REASON = ("", "no", "false", "0"), ("yes", "true", "1", "x")
+#: Values that give no reason, as spreadsheets and pandas write them: the row is used, or excluded by hand.
+USED = ("", "no", "n", "false", "f", "0", "0.0", "none", "null", "nan", "na", "n/a", "-")
+NO_REASON = ("yes", "y", "true", "t", "1", "1.0", "x")
 BY_HAND_REASON = "by hand"
 
 
@@ -86,16 +87,14 @@ def set_excluded(table: KeyedTable, reasons: pa.Table, id: str, reason: str) -> 
 def as_reasons(column: pa.ChunkedArray, name: str) -> pa.Array:
     """Return why each row is excluded, null for rows that are used.
 
-    Texts are the reasons. Yes, true, 1 and x exclude a row without a reason of its own; no, false, 0 and nothing use
-    it. Raises UsageError for other numbers.
+    Texts are the reasons. `NO_REASON` excludes a row without a reason of its own; `USED` and nothing use it. Raises
+    UsageError for other numbers and values of other types.
     """
-    kind = column.type
-    if pa.types.is_floating(kind) and pc.all(pc.equal(column, pc.round(column))).as_py():
-        column = column.cast(pa.int64())
-    texts = [None if value is None else str(value).strip() for value in column.to_pylist()]
-    others = [text for text in texts if text not in (None, "0", "1")]
-    if others and (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-        raise UsageError(f"column {name!r} must hold reasons as text, or 1 and 0, got {others[0]}")
+    values = column.to_pylist()
+    others = [value for value in values if not (value is None or value != value or isinstance(value, str))]
+    if wrong := [value for value in others if isinstance(value, bytes) or value not in (0, 1)]:
+        raise UsageError(f"column {name!r} must hold reasons as text, or 1 and 0, got {wrong[0]!r}")
+    texts = [None if value is None else str(value).strip() for value in values]
     reasons = [
         None if text is None or text.lower() in USED else BY_HAND_REASON if text.lower() in NO_REASON else text
         for text in texts
