@@ -293,7 +293,7 @@ def require_accurate(comparison: Comparison, precision: str) -> None:
     if comparison.loss_bound is None:
         raise HeadError(
             f"{option('precision', precision)} needs held-out rows with labels of classes, on which its accuracy is "
-            f"measured, and there are none: export {option('precision', 'float32')}"
+            f"measured, and the store has no such rows: export {option('precision', 'float32')}"
         )
     raise HeadError(
         f"{option('precision', precision)} may lose {100 * comparison.loss_bound:.2f} points of accuracy, and at "

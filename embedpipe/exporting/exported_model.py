@@ -200,7 +200,7 @@ class ExportedModel:
         try:
             core = library.Tokenizer.from_file(file)
         except Exception as error:  # the library has no other class
-            raise HeadError(f"{file!r} is no tokenizer ({error}): export the head again") from error
+            raise HeadError(f"{file!r} is not a tokenizer ({error}): export the head again") from error
 
         def prepare(payload: Any) -> tuple[Any, str]:
             text = decode_text(payload).text

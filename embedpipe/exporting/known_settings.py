@@ -25,9 +25,9 @@ def require_known(settings: Mapping[str, Any]) -> None:
     _require(settings["task"] in ("classification", "regression", "multilabel"), "the task is unknown")
     _require(settings["output"] in ("probabilities", "scores", "numbers"), "the outputs are unknown")
     for name in ("head", "label", "column", "separator", "precision"):
-        _require(isinstance(settings[name], str), f"{name} is no text")
+        _require(isinstance(settings[name], str), f"{name} is not a text")
     limit = settings["reject_above"]
-    _require(limit is None or (_is(limit, float) and not math.isnan(limit)), "reject_above is no number")
+    _require(limit is None or (_is(limit, float) and not math.isnan(limit)), "reject_above is not a number")
     _require_classes(settings)
     if settings["modality"] == "image":
         crop = read_recipe(settings["preprocessing"]).crop
@@ -55,9 +55,9 @@ def _require_classes(settings: Mapping[str, Any]) -> None:
 def _require_tokens(declared: Mapping[str, Any]) -> None:
     _require(isinstance(declared["prompt"], str) and isinstance(declared["lower"], bool), "the tokens are unknown")
     for name in ("window", "rows"):
-        _require(declared[name] is None or (_is(declared[name], int) and declared[name] > 0), f"{name} is no number")
+        _require(declared[name] is None or (_is(declared[name], int) and declared[name] > 0), f"{name} is not a number")
     for name in ("pad", "type_pad"):
-        _require(_is(declared[name], int) and 0 <= declared[name] < 2**31, f"{name} is no number")
+        _require(_is(declared[name], int) and 0 <= declared[name] < 2**31, f"{name} is not a number")
     _require({*declared["inputs"]} <= {*INPUTS}, "the inputs are unknown")
 
 

@@ -185,7 +185,7 @@ def test_the_command_prints_what_each_verb_prints(job: Path) -> None:
     assert run("run", job, "--quiet").output == ""
 
 
-def test_findings_are_made_once_and_again_once_rows_are_excluded(job: Path) -> None:
+def test_findings_are_made_once(job: Path) -> None:
     job.write_text(CLEAN + FIT)
     folder = job.parent
     shown = run("run", job)
@@ -195,11 +195,20 @@ def test_findings_are_made_once_and_again_once_rows_are_excluded(job: Path) -> N
     made = times(folder)
     assert statuses(job) == ["skipped", "skipped"]
     assert times(folder) == made
+
+
+def test_findings_are_made_again_once_rows_are_excluded(job: Path) -> None:
+    job.write_text(CLEAN + FIT)
+    folder = job.parent
+    assert run("run", job).exit_code == 0
     embedpipe.FeatureStore(folder / "x.features").exclude(pa.table({"id": ["row-000"], "excluded": ["blurred"]}))
     result = embedpipe.run_job(job, progress=False)
     assert [step.verb for step in result.steps] == ["clean", "fit"]
     assert [step.status for step in result.steps] == ["done", "done"]
     assert result.to_dict()["steps"][0]["result"]["rows"] == 29
     assert (folder / "keep.csv").read_text().splitlines()[1] == '"row-000","blurred"'
+
+
+def test_unknown_kind_of_table_is_refused_before_the_job(job: Path) -> None:
     job.write_text(CLEAN.replace("findings.csv", "findings.pdf"))
     assert "findings.pdf" in run("run", job).stderr

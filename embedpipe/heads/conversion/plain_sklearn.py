@@ -174,7 +174,7 @@ def _steps_of_labels(estimator: MultiLabelClassifier) -> list[tuple[str, Any]]:
     """Return the steps of a classifier of several labels: scikit-learn's "one versus rest", on indicators of labels."""
     count, dim, of_label = len(estimator.classes_), estimator.n_features_in_, np.array([False, True])
     if count < 2:
-        raise _NotPlainError(f"it must have two labels or more, got {estimator.classes_.tolist()}")
+        raise _NotPlainError(f"a head of several labels must have two or more, got {estimator.classes_.tolist()}")
     before: list[tuple[str, Any]] = []
     models: list[Any] = []
     for model in estimator.estimators_:
