@@ -108,9 +108,8 @@ def print_finetune(result: FineTuneResult, store: str, verbose: bool) -> None:
     for note in result.notes:
         print(f"note: {note}")
     print(
-        f"initial check on {check.rows:,} validation rows: head on stored features {percent(check.head_accuracy)}, "
-        f"network on {result.modality}s {percent(check.network_accuracy)}, logits differ by at most "
-        f"{check.largest_logit_difference:.1g}"
+        f"initial check on {check.rows:,} validation rows: the head's logits on stored features and the network's on "
+        f"{result.modality}s differ by at most {check.largest_logit_difference:.1g}"
     )
     table = Table("epoch", "training loss", "validation accuracy", "validation log-loss", "s", box=None)
     for epoch in result.epochs:
