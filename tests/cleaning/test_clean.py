@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 from stored import clusters, make_store
@@ -84,6 +85,21 @@ def test_nothing_is_wrong_with_good_data(tmp_path: Path) -> None:
     findings = clean(store, near_duplicates=0.9999, progress=False)
     assert sum(findings.counts.values()) <= 2, findings.table.to_pylist()
     assert findings.confused == [] or len(findings.confused) <= 2
+
+
+def test_keep_list_keeps_the_largest_file_of_each_group(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store", clusters(4)[0], source_size=[10, 30, 20, 5])
+    pairs = [("row-001", "row-000"), ("row-002", "row-000"), ("row-003", "other:x")]
+    table = pa.table(
+        {"id": [id for id, _ in pairs], "kind": ["near-duplicate"] * 3, "related": [to for _, to in pairs]}
+    )
+    findings = Findings(table, store.path, "label", 4, [], 1.0)
+    assert findings.keep()["excluded"].to_pylist() == [
+        "near-duplicate of row-001",
+        "",
+        "near-duplicate of row-001",
+        "near-duplicate of other:x",
+    ]
 
 
 def test_keep_list_drops_copies_and_training_rows_of_leaks(findings: Findings) -> None:
