@@ -123,6 +123,8 @@ def test_label_compact_and_vacuum(store: Path, tmp_path: Path) -> None:
     result = run("label", store, table, "--id", "file", "--label", "kind", "--json")
     counts = json.loads(result.stdout)
     assert (counts["labelled"], counts["unchanged"], counts["unknown_ids"]) == (1, 1, 1)
+    again = run("label", store, table, "--id", "file", "--label", "kind")
+    assert "unknown ids are not in the store, and nothing was done with them, such as 'nowhere.jpg'" in again.stdout
     shown = run("info", store).stdout
     assert "lion 1" in shown
     assert "set by hand    label 2" in shown

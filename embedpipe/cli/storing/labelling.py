@@ -63,5 +63,10 @@ def label(
         show.json_value(counts)
     elif not quiet:
         print(", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items()))
+        if counts["unknown_ids"]:
+            ids = given.column(id_column).cast("string")
+            known_ids = set(opened.table.rows(ids, ["id"])["id"].to_pylist())
+            first = next(id for id in ids.to_pylist() if id not in known_ids)
+            print(f"unknown ids are not in the store, and nothing was done with them, such as {first!r}")
         for note in notes:
             print(note)
