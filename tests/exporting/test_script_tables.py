@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_transformer
-from exported_script import Exported, script_in
+from exported_script import Exported, script_in, script_of
 
 import embedpipe
 from embedpipe.report import write_table
@@ -62,6 +63,35 @@ def test_one_photo_goes_to_standard_output(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith('"id","uri","label","confidence"')
     assert lines[1].startswith('"00.jpg",')
+
+
+def test_names_that_are_no_text_are_written_and_a_missing_folder_ends_it_early(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo = (exported.photos / "test" / "cat" / "00.jpg").read_bytes()
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / os.fsdecode(b"caf\xe9.jpg")).write_bytes(photo)
+    assert run_script(exported.folder, monkeypatch, tmp_path / "new", "--to", tmp_path / "given.csv") == 0
+    assert '"caf\\udce9.jpg"' in (tmp_path / "given.csv").read_text("utf-8")
+    with pytest.raises(SystemExit, match=r"the folder .*missing does not exist. Make it, or name another"):
+        run_script(exported.folder, monkeypatch, tmp_path / "new", "--to", tmp_path / "missing" / "given.csv")
+
+
+@pytest.mark.parametrize("data", [b"text\n\xff\xfe\n", None])
+def test_tables_that_cannot_be_read_are_named(tmp_path: Path, data: bytes | None) -> None:
+    script = script_of("text", tmp_path / "model")
+    if data is not None:
+        (tmp_path / "bad.csv").write_bytes(data)
+    with pytest.raises(SystemExit, match=r"bad.csv cannot be read as a table \(.*\): save it in UTF-8"):
+        script.texts_in(str(tmp_path / "bad.csv"), "label", None)
+
+
+def test_long_texts_and_cells_beyond_the_header_are_read(tmp_path: Path) -> None:
+    (tmp_path / "long.csv").write_text("text,label\n" + "a" * 200_000 + ",x,more\n")
+    (item,) = script_of("text", tmp_path / "model").texts_in(str(tmp_path / "long.csv"), "label", None)
+    assert len(item["payload"]) == 200_000
+    with pytest.raises(SystemExit, match="must have a column 'words', and has text, label: name one"):
+        script_of("text", tmp_path / "model").texts_in(str(tmp_path / "long.csv"), "label", "words")
 
 
 @pytest.mark.long

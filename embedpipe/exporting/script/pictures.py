@@ -16,7 +16,7 @@ import numpy as np
 from embedpipe.decoding.picture import decode_pixels
 from embedpipe.decoding.recipe import Preprocessing
 from embedpipe.decoding.resizing import to_pixels
-from embedpipe.exporting.script.table import files_in, finish, load_settings, predict
+from embedpipe.exporting.script.table import files_in, finish, load_settings, predict, require_folder
 from embedpipe.sources.file_types import IMAGE_SUFFIXES
 
 
@@ -26,6 +26,7 @@ def main() -> int:
     parser.add_argument("photos", nargs="+", help="photos, or folders of photos")
     parser.add_argument("--to", metavar="FILE.csv", help="the table to write; by default standard output")
     given = parser.parse_args()
+    require_folder(given.to)
     settings = load_settings()
     recipe = Preprocessing(**{key: _tuples(value) for key, value in settings["preprocessing"].items()})
     items = [item for source in given.photos for item in files_in(source, IMAGE_SUFFIXES, settings["column"])]

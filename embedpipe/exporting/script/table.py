@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import re
@@ -29,6 +30,12 @@ def load_settings() -> dict[str, Any]:
     """Return the settings of the model."""
     settings: dict[str, Any] = json.loads((FOLDER / "model.json").read_text(encoding="utf-8"))
     return settings
+
+
+def require_folder(to: str | None) -> None:
+    """End the script, before it predicts anything, if the table would lie in a folder that does not exist."""
+    if to is not None and not Path(to).absolute().parent.is_dir():
+        sys.exit(f"cannot write {to}: the folder {Path(to).absolute().parent} does not exist. Make it, or name another")
 
 
 def load_model(path: str, format: str, threads: int) -> Callable[[dict[str, Any]], NDArray[Any]]:
@@ -124,12 +131,22 @@ def write_rows(rows: Iterable[Item], columns: Sequence[str], to: str | None) -> 
     """Write the table as CSV to a file, or to standard output."""
     table = [dict(zip(columns, columns, strict=True)), *rows]
     text = "".join(",".join(_cell(row.get(name)) for name in columns) + "\n" for row in table)
+    data = text.encode("utf-8", "backslashreplace")  # names of files may hold bytes that are no UTF-8
     if to is None:
-        sys.stdout.write(text)
+        try:
+            sys.stdout.buffer.write(data)
+            sys.stdout.flush()
+        except BrokenPipeError:  # the reader, such as head, wants no more
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
+    mark = b"" if data.isascii() else codecs.BOM_UTF8  # for spreadsheets
     part = Path(f"{to}.part")
-    part.write_text(text, encoding="utf-8" if text.isascii() else "utf-8-sig", newline="")  # a mark for spreadsheets
-    part.replace(to)
+    try:
+        part.write_bytes(mark + data)
+        part.replace(to)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        sys.exit(f"cannot write {to}: {error}. Make room, or name another place, and run this again")
 
 
 def _cell(value: Any) -> str:

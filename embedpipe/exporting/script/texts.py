@@ -18,7 +18,7 @@ import numpy as np
 
 from embedpipe.decoding.text import decode_text
 from embedpipe.errors import DecodeError
-from embedpipe.exporting.script.table import FOLDER, files_in, finish, load_settings, predict
+from embedpipe.exporting.script.table import FOLDER, files_in, finish, load_settings, predict, require_folder
 from embedpipe.sources.file_types import TEXT_SUFFIXES
 
 #: Characters of a text in the table.
@@ -32,6 +32,7 @@ def main() -> int:
     parser.add_argument("--to", metavar="FILE.csv", help="the table to write; by default standard output")
     parser.add_argument("--text", metavar="COLUMN", help="the column of a table that holds the texts")
     given = parser.parse_args()
+    require_folder(given.to)
     settings = load_settings()
     import tokenizers
 
@@ -82,9 +83,13 @@ def texts_in(source: str, column: str, text: str | None) -> list[dict[str, Any]]
     path = Path(source)
     if path.suffix.lower() not in (".csv", ".tsv"):
         return files_in(source, TEXT_SUFFIXES, column)
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        table = list(csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ","))
-    names = list(table[0]) if table else ["text"]
+    csv.field_size_limit(2**31 - 1)  # by default a long text is an error
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            table = list(csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ","))
+    except (OSError, ValueError, csv.Error) as error:
+        sys.exit(f"{source} cannot be read as a table ({error}): save it in UTF-8, as CSV or with tabs")
+    names = [name for name in table[0] if name is not None] if table else ["text"]  # None: cells beyond the header
     text = text or (names[0] if len(names) == 1 else "text")
     if text not in names:
         sys.exit(f"{source} must have a column {text!r}, and has {', '.join(names)}: name one of them by --text")
