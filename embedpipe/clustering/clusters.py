@@ -93,7 +93,8 @@ def clusters(
     rows, excluded = used_rows(opened.table, [name for name in wanted if name == "id" or name in opened.data_columns])
     ids, layers = rows["id"].combine_chunks(), opened.select_layers(chosen.layer)
     if len(ids) < 3:
-        raise UsageError(f"{opened.path!r} must have at least 3 rows to be grouped, got {len(ids)}")
+        others = f", and {excluded:,} {LEFT_OUT}" if excluded else ""
+        raise UsageError(f"{opened.path!r} must have at least 3 rows to be grouped, got {len(ids)}{others}")
     notes = [f"left out: {counted(excluded, 'row')} {LEFT_OUT}"] if excluded else []
     of_words: npt.NDArray[np.float32] | None = None
     if chosen.words:

@@ -93,6 +93,9 @@ def test_another_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("id,label\na,b\n")
     with pytest.raises(UsageError, match=r"labels.csv' has no column 'kind'"):
         FoundRows(tmp_path / "labels.csv")
+    (tmp_path / "words.csv").write_text("id,kind,score\na,outlier,high\n")
+    with pytest.raises(UsageError, match=r"column 'score' of .*words.csv' must hold numbers"):
+        FoundRows(tmp_path / "words.csv")
 
 
 @pytest.mark.long

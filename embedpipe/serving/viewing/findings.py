@@ -18,6 +18,8 @@ from embedpipe.serving.viewing.collection import Collection, as_json_value
 
 #: Columns of a table of findings that the page needs, and those that it shows if they are there.
 NEEDED, SHOWN = ("id", "kind", "score"), ("related", "label", "proposed")
+#: The kind of rows that name none.
+OTHER = "other"
 
 
 @dataclass(frozen=True)
@@ -111,5 +113,13 @@ def _read(findings: Findings | str | Path) -> tuple[pa.Table, str]:
     for each in SHOWN:
         if each not in table.column_names:
             table = table.append_column(each, pa.nulls(table.num_rows, pa.string()))
-    texts = {each: table[each].cast(pa.string()) for each in ("id", "kind", *SHOWN)}
-    return pa.table(texts | {"score": table["score"].cast(pa.float64())}), name
+    columns = {}
+    for each in ("id", "kind", *SHOWN, "score"):
+        try:
+            columns[each] = table[each].cast(pa.float64() if each == "score" else pa.string())
+        except pa.ArrowException as error:
+            what = "numbers" if each == "score" else "text"
+            raise UsageError(
+                f"column {each!r} of {name!r} must hold {what} ({error}): write the table again by `embedpipe clean`"
+            ) from error
+    return pa.table(columns | {"kind": pc.fill_null(columns["kind"], OTHER)}), name
