@@ -122,6 +122,12 @@ def test_run_that_ends_after_a_checkpoint_resumes_to_bit_identical_weights(
     with pytest.raises(UsageError, match="seed 0 then, 1 now"):
         embedpipe.finetune(store, to=tmp_path / "killed", **{**options, "seed": 1})
     monkeypatch.setattr(contrastive, "save_state", save_state)
+    (optimizer,) = (tmp_path / "killed").rglob("optimizer.pt")
+    kept = optimizer.read_bytes()
+    optimizer.write_bytes(kept[: len(kept) // 2])
+    with pytest.raises(UsageError, match=r"the checkpoint .* is damaged, as its files do not have their checksums"):
+        embedpipe.finetune(store, to=tmp_path / "killed", **options)
+    optimizer.write_bytes(kept)
     again = embedpipe.finetune(store, to=tmp_path / "killed", **options)
     for name in ("backbone", "last"):
         first, second = (load_file(tmp_path / each / name / "model.safetensors") for each in ("whole", "killed"))

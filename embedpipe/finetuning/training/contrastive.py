@@ -17,6 +17,7 @@ import torch
 from scipy.special import softmax
 from torch import Tensor
 
+from embedpipe._utils.checksums import file_sha256
 from embedpipe._utils.importing import import_extra
 from embedpipe._utils.option_names import option
 from embedpipe._utils.progress import Advance, Progress, uncounted
@@ -44,7 +45,7 @@ FitHead = Callable[[Vectors, Rows], LinearHead]
 SAVE_SECONDS = 60.0
 #: File beside those of the library in a checkpoint, written last.
 RUN = "run.pt"
-KEYS = {"settings", "run", "candidate_weights"}
+KEYS = {"settings", "run", "candidate_weights", "files"}
 PROVIDER = "sentence-transformers"
 #: By how much two texts of a class are to be nearer than texts of two classes, in cosine; SetFit's default.
 MARGIN = 0.25
@@ -301,12 +302,18 @@ class ContrastiveTrainer:
     def _checkpoint(self) -> Path | None:
         """Return the latest whole checkpoint after reading its run, or None."""
         places = [] if self._state is None else self._state.glob(f"checkpoint-*/{RUN}")
-        files = sorted(places, key=lambda file: int(file.parent.name.rpartition("-")[2]))
+        numbered = [file for file in places if file.parent.name.rpartition("-")[2].isdecimal()]
+        files = sorted(numbered, key=lambda file: int(file.parent.name.rpartition("-")[2]))
         if not files:
             return None
         state = load_state(files[-1], KEYS)
         remedy = f"continue it with the same, give another folder ({option('to', ...)}), or delete it"
         require_same(state["settings"], self._settings, f"the run in {str(self._state)!r}", remedy)
+        if _hashes(files[-1].parent) != state["files"]:
+            raise UsageError(
+                f"the checkpoint {str(files[-1].parent)!r} is damaged, as its files do not have their checksums: "
+                "delete it to start again from an earlier one, or from the beginning"
+            )
         self._candidate_weights = state["candidate_weights"]
         epochs = [Epoch(**epoch) for epoch in state["run"].pop("epochs")]
         self.run = Run(epochs=epochs, **state["run"])
@@ -315,7 +322,8 @@ class ContrastiveTrainer:
     def save_run(self, folder: Path) -> None:
         """Write what the library's checkpoint lacks into its folder; a checkpoint without this is not whole."""
         run = dataclasses.asdict(self.run)
-        save_state({"settings": self._settings, "run": run, "candidate_weights": self._candidate_weights}, folder / RUN)
+        state = {"settings": self._settings, "run": run, "candidate_weights": self._candidate_weights}
+        save_state({**state, "files": _hashes(folder)}, folder / RUN)
 
 
 def _watcher(trainer: ContrastiveTrainer, base: Any, advance: Advance, progress: Progress) -> Any:
@@ -341,6 +349,13 @@ def _watcher(trainer: ContrastiveTrainer, base: Any, advance: Advance, progress:
             trainer.save_run(Path(args.output_dir, f"checkpoint-{state.global_step}"))
 
     return Watcher()
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file of the library in a checkpoint."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != RUN]
+    # Hidden files are those that a killed process was writing.
+    return {path.relative_to(folder).as_posix(): file_sha256(path) for path in files if path.name[0] != "."}
 
 
 def _copied(network: ClassifierNetwork) -> dict[str, Tensor]:
