@@ -32,7 +32,7 @@ with warnings.catch_warnings():
     pytest.importorskip("mlflow.pyfunc", reason="needs the extra mlflow")
 
 #: The environment variable that names the folder of a virtual environment with MLflow and its server.
-VARIABLE = "EMBEDPIPE_TEST_MLFLOW"
+VARIABLE = "TEST_MLFLOW"
 TEXTS = [f"{a} and {b}" for words in TOPICS.values() for a in words[:5] for b in words[:5] if a != b]
 LABELS = [topic for topic, words in TOPICS.items() for a in words[:5] for b in words[:5] if a != b]
 NEW = ["a sun", "the horse", "you win"]

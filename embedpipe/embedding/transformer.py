@@ -225,8 +225,8 @@ precision, decode, range, channels, offline
                     stack.enter_context(FileLock(f"{path}.lock"))
                 except OSError as error:
                     raise StoreError(
-                        f"cannot write next to the feature store {path!r}: {error}; give another store=, or "
-                        "None, or set the environment variable EMBEDPIPE_CACHE"
+                        f"cannot write next to the feature store {path!r}: {error}; give another store or None, or "
+                        "set the environment variable EMBEDPIPE_CACHE"
                     ) from error
             store = FeatureStore.create(path, backbone.spec)
             known = _ids_by_content(store, unique)

@@ -21,12 +21,15 @@ from embedpipe.errors import EmbedpipeError, UsageError
 ROOT = Path(embedpipe.__file__).parent
 #: Modules that know only arrays, or only the command line, say what they say to one kind of reader.
 ONE_READER = ("cli", "estimators", "statistics")
+#: The program that is written into an exported folder, and the card that shows how to call it: its options are its own.
+PROGRAM = ("exporting/script/", "exporting/card.py")
 #: Words of whole commands, which are the same for every reader.
 COMMAND = re.compile(r"`(embedpipe|embed|backbones|fit|evaluate) [^`]*(`|$)")
 
 
 def files() -> list[Path]:
-    return [path for path in sorted(ROOT.rglob("*.py")) if path.relative_to(ROOT).parts[0] not in ONE_READER]
+    paths = ((path, path.relative_to(ROOT)) for path in sorted(ROOT.rglob("*.py")))
+    return [path for path, name in paths if name.parts[0] not in ONE_READER and not name.as_posix().startswith(PROGRAM)]
 
 
 def calls(tree: ast.AST) -> Iterator[ast.Call]:

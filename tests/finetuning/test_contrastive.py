@@ -99,6 +99,7 @@ class Killed(BaseException):
     """Ends a run at once."""
 
 
+@pytest.mark.long
 def test_run_that_ends_after_a_checkpoint_resumes_to_bit_identical_weights(
     model: Path, store: embedpipe.FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,6 +137,7 @@ def test_run_that_ends_after_a_checkpoint_resumes_to_bit_identical_weights(
     assert again.test == whole.test
 
 
+@pytest.mark.long
 def test_seed_decides_the_weights_and_the_callers_generators_are_kept(
     model: Path, store: embedpipe.FeatureStore, tmp_path: Path
 ) -> None:
