@@ -106,7 +106,6 @@ def test_network_of_texts(tmp_path: Path) -> None:
     assert differences(backbone, head_of(backbone, TunedLogisticRegression()), TEXTS, tmp_path) < 1e-4
 
 
-@pytest.mark.long
 def test_transformer_of_texts_in_int8(tmp_path: Path) -> None:
     backbone = embedpipe.load_backbone(save(tmp_path / "bert", "bert", max_length=12), device="cpu")
     head = head_of(backbone, TunedLogisticRegression())
