@@ -288,9 +288,10 @@ def load_exported(path: str | os.PathLike[str]) -> ExportedModel:
     except OSError as error:
         raise HeadError(f"{str(folder)!r} is not an exported model{but_is(folder)}: it has no {SETTINGS}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise HeadError(
-            f"{str(folder / SETTINGS)!r} is damaged or was edited ({error!r}): copy the folder again, or export the "
-            "head again"
+            f"{str(folder / SETTINGS)!r} is damaged or was edited ({reason}): copy the folder again, or export "
+            "the head again"
         ) from error
     weights = MODELS[settings["format"]][1]
     listed = {name for name in files if name not in ("predict.py", "README.md")}

@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from datetime import date
+from datetime import UTC, datetime
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -108,7 +108,7 @@ def ledger_row(spec: BackboneSpec, splits_id: str, **measured: Any) -> LedgerRow
         backbone="" if private else f"{spec.provider}/{spec.name}",
         modality=spec.modality,
         pretraining=pretraining_of(spec) or "",
-        date=date.today().isoformat(),
+        date=datetime.now(UTC).date().isoformat(),
         **measured,
     )
 
