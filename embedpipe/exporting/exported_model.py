@@ -21,6 +21,7 @@ from embedpipe._utils.folder_kinds import but_is
 from embedpipe._utils.importing import import_extra, import_without_telemetry
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
+from embedpipe._utils.version import other_format
 from embedpipe.backbones.spec import read_recipe
 from embedpipe.decoding import decode_pixels, decode_text, to_pixels
 from embedpipe.errors import Failure, ForwardError, HeadError, ItemError, UsageError
@@ -278,10 +279,8 @@ def load_exported(path: str | os.PathLike[str]) -> ExportedModel:
         settings = without_checksum(json.loads((folder / SETTINGS).read_text(encoding="utf-8")))
         version = settings["format_version"]
         if version != FORMAT:
-            raise HeadError(
-                f"{str(folder / SETTINGS)!r} has format {version!r}, and this version of embedpipe reads format "
-                f"{FORMAT}: upgrade embedpipe, or export the head again"
-            )
+            problem = other_format(version, FORMAT, settings.get("embedpipe"))
+            raise HeadError(f"{str(folder / SETTINGS)!r} {problem}. Or export the head again")
         files = dict(settings["files"])
         model = ExportedModel(folder, settings)
         require_known(settings)
