@@ -25,16 +25,15 @@ from embedpipe.decoding.hashing.perceptual import PerceptualHashes
 from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.heads.options import FitOptions
 from embedpipe.heads.training.training_data import labels_of
-from embedpipe.heads.training.vectors import read_finite
+from embedpipe.heads.training.vectors import centred_directions, read_finite, require_different
 from embedpipe.neighbours.duplicates import duplicate_pairs, join_groups
 from embedpipe.neighbours.exact import nearest_rows, normalised
 from embedpipe.neighbours.graph import Graph, RowSearch
-from embedpipe.report.drawing.wording import counted
 from embedpipe.splits.groups import find_groups, merge_groupings
 from embedpipe.splits.split_column import parse_split_names
 from embedpipe.splits.stored_hashes import stored_hashes
 from embedpipe.store import FeatureStore
-from embedpipe.store.editing.exclusion import LEFT_OUT, used_rows
+from embedpipe.store.editing.exclusion import and_excluded, left_out_notes, used_rows
 from embedpipe.store.schema import require_column
 
 if TYPE_CHECKING:
@@ -103,17 +102,12 @@ def clean(
     ids = rows["id"].combine_chunks()
     layers = opened.select_layers(chosen.layer)
     if len(ids) < 2:
-        others = f", and {excluded:,} {LEFT_OUT}" if excluded else ""
-        raise UsageError(f"{opened.path!r} must have at least 2 rows to compare, got {len(ids)}{others}")
+        given = f"{len(ids)}{and_excluded(excluded)}"
+        raise UsageError(f"{opened.path!r} must have at least 2 rows to compare, got {given}")
     with show.step("reading vectors"):
         X = read_finite(opened, layers, ids)
-        if not np.ptp(X, axis=0).any():
-            raise TrainingDataError(
-                f"vectors must differ to be compared, and all {len(ids):,} of {opened.path!r} are equal: run "
-                "`embedpipe verify`"
-            )
-        centre = X.mean(axis=0, dtype=np.float64).astype(np.float32)
-        Z = normalised(X - centre)
+        require_different(X, opened, "compared")
+        Z, centre = centred_directions(X)
     k = min(chosen.neighbours, len(ids) - 1)
     with show.step("finding neighbours", len(ids), "rows") as advance:
         graph = kept_graph(Z, k, advance)
@@ -123,7 +117,7 @@ def clean(
         pairs = find_pairs(equal_content(hashes), duplicate_pairs(graph, chosen.near_duplicates, pictures))
     split = parse_split_names(rows["split"].to_pylist()) if "split" in rows.column_names else None
     y, notes = _labels(rows, chosen)
-    notes += [f"left out: {counted(excluded, 'row')} {LEFT_OUT}"] if excluded else []
+    notes += left_out_notes(excluded)
     notes += _notes_on_hashes(opened, pictures, len(ids))
     found = Recorder(rows, chosen.label, split)
     _record_pairs(found, pairs, split, rows[chosen.label].to_pylist() if y is not None else None)

@@ -22,12 +22,11 @@ from embedpipe.evaluation.differences import Z95
 from embedpipe.heads.options import FitOptions
 from embedpipe.heads.registry import make_estimator
 from embedpipe.heads.training.training_data import labels_of
-from embedpipe.heads.training.vectors import read_finite
-from embedpipe.neighbours.exact import normalised
+from embedpipe.heads.training.vectors import centred_directions, read_finite
 from embedpipe.report.drawing.wording import counted
 from embedpipe.statistics import Estimate, corrected_interval, unseen_share
 from embedpipe.store import FeatureStore
-from embedpipe.store.editing.exclusion import LEFT_OUT, used_rows
+from embedpipe.store.editing.exclusion import left_out_notes, used_rows
 from embedpipe.store.schema import require_column
 
 if TYPE_CHECKING:
@@ -137,7 +136,7 @@ def next(
             raise TrainingDataError(f"labels must be classes, and {chosen.label!r} holds numbers")
         y[has_label] = np.unique(values, return_inverse=True)[1]
     pool, labelled = np.flatnonzero(~has_label), np.flatnonzero(has_label)
-    notes = [f"left out: {counted(excluded, 'row')} {LEFT_OUT}"] if excluded else []
+    notes = left_out_notes(excluded)
     if not len(pool):
         others = f" ({notes[0]})" if notes else ""
         raise UsageError(
@@ -152,7 +151,7 @@ def next(
     show = Progress(progress)
     with show.step("reading vectors"):
         X = read_finite(opened, opened.select_layers(chosen.layer), rows["id"].combine_chunks())
-        Z = normalised(X - X.mean(axis=0, dtype=np.float64).astype(np.float32))
+        Z, _ = centred_directions(X)
     with show.step("choosing"):
         picked, margins = choose_rows(Z, y, considered, known, chosen.count, chosen.seed)
     gain: Estimate | None = None

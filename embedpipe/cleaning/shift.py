@@ -27,13 +27,12 @@ from embedpipe.heads.registry import make_estimator
 from embedpipe.heads.training.training_data import labels_of
 from embedpipe.heads.training.vectors import read_finite
 from embedpipe.neighbours.exact import normalised
-from embedpipe.report.drawing.wording import counted
 from embedpipe.report.tables import is_page, write_table
 from embedpipe.sources.listing import split_name
 from embedpipe.statistics.percentages import percent
 from embedpipe.statistics.two_sample import mmd_test
 from embedpipe.store import FeatureStore
-from embedpipe.store.editing.exclusion import LEFT_OUT, used_rows
+from embedpipe.store.editing.exclusion import left_out_notes, used_rows
 from embedpipe.store.schema import require_column
 
 if TYPE_CHECKING:
@@ -237,7 +236,7 @@ def _columns(store: FeatureStore, label: str, split: str | None) -> tuple[pa.Tab
     wanted = ("id", label, "split", *SHOWN_COLUMNS)
     names = [name for name in wanted if name == "id" or name in store.data_columns]
     rows, excluded = used_rows(store.table, list(dict.fromkeys(names)))
-    notes = [f"left out of {store.path!r}: {counted(excluded, 'row')} {LEFT_OUT}"] if excluded else []
+    notes = left_out_notes(excluded, store.path)
     if split is None:
         return rows, notes
     if "split" not in rows.column_names:

@@ -19,13 +19,12 @@ from embedpipe.clustering.communities import MOST_ROWS, cluster_rows
 from embedpipe.clustering.options import ClustersOptions
 from embedpipe.clustering.result import Clusters
 from embedpipe.clustering.words import nearest_words, words_of_texts
-from embedpipe.errors import TrainingDataError, UsageError
-from embedpipe.heads.training.vectors import read_finite
+from embedpipe.errors import UsageError
+from embedpipe.heads.training.vectors import centred_directions, read_finite, require_different
 from embedpipe.heads.zero_shot.text_heads import embed_classes
 from embedpipe.neighbours.exact import BLOCK, normalised
-from embedpipe.report.drawing.wording import counted
 from embedpipe.store import FeatureStore
-from embedpipe.store.editing.exclusion import LEFT_OUT, used_rows
+from embedpipe.store.editing.exclusion import and_excluded, left_out_notes, used_rows
 from embedpipe.store.schema import require_column
 
 if TYPE_CHECKING:
@@ -93,9 +92,9 @@ def clusters(
     rows, excluded = used_rows(opened.table, [name for name in wanted if name == "id" or name in opened.data_columns])
     ids, layers = rows["id"].combine_chunks(), opened.select_layers(chosen.layer)
     if len(ids) < 3:
-        others = f", and {excluded:,} {LEFT_OUT}" if excluded else ""
-        raise UsageError(f"{opened.path!r} must have at least 3 rows to be grouped, got {len(ids)}{others}")
-    notes = [f"left out: {counted(excluded, 'row')} {LEFT_OUT}"] if excluded else []
+        given = f"{len(ids)}{and_excluded(excluded)}"
+        raise UsageError(f"{opened.path!r} must have at least 3 rows to be grouped, got {given}")
+    notes = left_out_notes(excluded)
     of_words: npt.NDArray[np.float32] | None = None
     if chosen.words:
         of_words = embed_classes(
@@ -103,12 +102,8 @@ def clusters(
         )
     with show.step("reading vectors"):
         X = read_finite(opened, layers, ids)
-        if not np.ptp(X, axis=0).any():
-            raise TrainingDataError(
-                f"vectors must differ to be grouped, and all {len(ids):,} of {opened.path!r} are equal: run "
-                "`embedpipe verify`"
-            )
-        Z = normalised(X - X.mean(axis=0, dtype=np.float64).astype(np.float32))
+        require_different(X, opened, "grouped")
+        Z, _ = centred_directions(X)
     number, shares = cluster_rows(Z, chosen.resolution, chosen.seed, show)
     if len(ids) > MOST_ROWS:
         notes.append(f"clusters are those of {MOST_ROWS:,} rows, drawn at random; the others are assigned to them")

@@ -29,7 +29,7 @@ from embedpipe.splits.inner import Split
 from embedpipe.splits.mapped_rows import MappedRows
 from embedpipe.splits.split_column import divide_by_split, parse_split_names
 from embedpipe.store import FeatureStore
-from embedpipe.store.editing.exclusion import LEFT_OUT, used_rows
+from embedpipe.store.editing.exclusion import LEFT_OUT, and_excluded, used_rows
 from embedpipe.store.scan import label_array
 from embedpipe.store.schema import require_column
 
@@ -246,9 +246,8 @@ def labelled_rows(
     labelled = rows.filter(known)
     missing = rows.num_rows - labelled.num_rows
     if not labelled.num_rows:
-        others = f", and {excluded:,} {LEFT_OUT}" if excluded else ""
         raise TrainingDataError(
-            f"no row of {store.path!r} has a value in column {label!r} ({rows.num_rows} rows{others})"
+            f"no row of {store.path!r} has a value in column {label!r} ({rows.num_rows} rows{and_excluded(excluded)})"
         )
     left_out = {f"without a {label}": missing, LEFT_OUT: excluded}
     return labelled, {reason: count for reason, count in left_out.items() if count}

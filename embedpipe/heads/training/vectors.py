@@ -15,7 +15,7 @@ from embedpipe.backbones.spec import LayerSpec
 from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.heads.options import Task
 from embedpipe.heads.registry import HEADS
-from embedpipe.neighbours.exact import row_blocks
+from embedpipe.neighbours.exact import normalised, row_blocks
 from embedpipe.report.drawing.wording import size
 from embedpipe.splits.mapped_rows import MappedRows
 from embedpipe.store import FeatureStore
@@ -101,6 +101,21 @@ def read_finite(store: FeatureStore, layers: Sequence[LayerSpec], ids: pa.Array)
     X.flags.writeable = False  # an estimator that works in place would change the data of the others
     _refuse_unless(np.asarray(np.isfinite(X).all(axis=1)), store, ids)
     return X
+
+
+def centred_directions(X: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Return rows less their mean, of unit length, and the mean: products of such rows are centred cosines."""
+    centre = X.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return normalised(X - centre), centre
+
+
+def require_different(X: npt.NDArray[np.float32], store: FeatureStore, purpose: str) -> None:
+    """Raise TrainingDataError if all rows are equal; ``purpose`` is what they cannot be, such as ``compared``."""
+    if not np.ptp(X, axis=0).any():
+        raise TrainingDataError(
+            f"vectors must differ to be {purpose}, and all {len(X):,} of {store.path!r} are equal: run "
+            "`embedpipe verify`"
+        )
 
 
 def _refuse_unless(finite: npt.NDArray[np.bool_], store: FeatureStore, ids: pa.Array) -> None:

@@ -33,6 +33,17 @@ def used_rows(table: KeyedTable, columns: Sequence[str]) -> tuple[pa.Table, int]
     return used.select([*columns]), rows.num_rows - used.num_rows
 
 
+def and_excluded(excluded: int) -> str:
+    """Return how many excluded rows there are besides, for a message on too few rows; empty without any."""
+    return f", and {excluded:,} {LEFT_OUT}" if excluded else ""
+
+
+def left_out_notes(excluded: int, store: str | None = None) -> list[str]:
+    """Return the note that counts excluded rows, of one of several stores if it is named; empty without any."""
+    of_store = "" if store is None else f" of {store!r}"
+    return [f"left out{of_store}: {excluded:,} row{'s' if excluded > 1 else ''} {LEFT_OUT}"] if excluded else []
+
+
 def choose_rows(rows: pa.Table, label: str | None, split: str | None, path: str) -> pa.Table:
     """Return the rows of a split that have a label and are not excluded, and warn of those that are left out.
 
