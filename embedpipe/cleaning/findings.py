@@ -7,17 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedpipe._utils.notebook.html_tables import html_table
-from embedpipe.cleaning.kinds import DROPPED, KINDS
-from embedpipe.neighbours.duplicates import join_groups
+from embedpipe.cleaning.kinds import KINDS
 from embedpipe.report.drawing.wording import counted
 from embedpipe.report.tables import is_page, write_table
-from embedpipe.store.schema import EXCLUDED
 
 
 class Recorder:
@@ -134,37 +131,14 @@ class Findings:
 
         `embedpipe label` and `FeatureStore.exclude` take this table. What is excluded already stays so.
 
-        Of copies of one another one is kept: of a leak a row that is not a training row, then the one with the largest
-        file, as copies are often smaller, then the first. Doubtful labels and outliers are kept: look at them.
+        Of copies of one another one is kept: of a leak a row that is not a training row, then the picture with the
+        most pixels, then the one with the largest file, as copies are often smaller, then the one with the shortest
+        id, as names of copies are often longer. Doubtful labels and outliers are kept: look at them.
         """
+        from embedpipe.cleaning.originals import keep_originals
         from embedpipe.store import FeatureStore
 
-        store = FeatureStore(self.store)
-        ids = store.ids()
-        known, splits, sizes = (
-            store.to_arrow([name])[name].to_pylist() if name in store.columns else [None] * len(ids)
-            for name in (EXCLUDED, "split", "source_size")
-        )
-        reasons = {id: reason for id, reason in zip(ids, known, strict=True) if reason is not None}
-        places = {id: place for place, id in enumerate(ids)}
-        copies = [row for row in self.table.to_pylist() if row["kind"] in DROPPED and row["id"] in places]
-        pairs = [(places[row["id"]], places[row["related"]]) for row in copies if row["related"] in places]
-        left, right = np.array(pairs, np.int64).reshape(-1, 2).T
-        groups = join_groups(np.arange(len(ids)), left, right)
-
-        def worse(place: int) -> tuple[bool, bool, int]:
-            return known[place] is not None, splits[place] in (None, "train"), -(sizes[place] or 0)
-
-        best: dict[int, int] = {}  # of each group, by the number of the group
-        for place in sorted({*left.tolist(), *right.tolist()}):
-            best[groups[place]] = min(best.get(groups[place], place), place, key=worse)
-        for row in copies:
-            inside = row["related"] in places  # and not in another store
-            kept = ids[best[groups[places[row["id"]]]]] if inside else row["related"]
-            for id in (row["id"], row["related"]) if inside else (row["id"],):
-                if id != kept:
-                    reasons.setdefault(id, f"{row['kind']} of {kept}")
-        return pa.table({"id": ids, EXCLUDED: [reasons.get(id, "") for id in ids]})
+        return keep_originals(self.table, FeatureStore(self.store))
 
     def save(self, to: str | Path) -> list[str]:
         """Write the findings as a page or a table.

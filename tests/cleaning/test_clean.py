@@ -102,6 +102,24 @@ def test_keep_list_keeps_the_largest_file_of_each_group(tmp_path: Path) -> None:
     ]
 
 
+def test_keep_list_keeps_the_picture_with_the_most_pixels(tmp_path: Path) -> None:
+    """A small PNG of noise is a larger file than the JPEG from which it was made."""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8))
+    files = [tmp_path / name for name in ("a.png", "b.jpg", "gone.jpg", "no.jpg")]
+    noise.resize((60, 45)).save(files[0])
+    noise.save(files[1], quality=20)
+    files[3].write_bytes(b"no picture")
+    sizes = [file.stat().st_size if file.exists() else 10**6 for file in files]
+    assert sizes[0] > sizes[1]
+    store = make_store(
+        tmp_path / "store", clusters(4)[0], uri=[file.as_uri() for file in files], source_size=sizes
+    )
+    ids = [f"row-{row:03d}" for row in range(4)]
+    table = pa.table({"id": ids[1:], "kind": ["near-duplicate"] * 3, "related": ids[:1] * 3})
+    kept = Findings(table, store.path, "label", 4, [], 1.0).keep()
+    assert [row["id"] for row in kept.to_pylist() if not row["excluded"]] == ["row-001"]
+
+
 def test_keep_list_drops_copies_and_training_rows_of_leaks(findings: Findings) -> None:
     kept = {row["id"]: row for row in findings.keep().to_pylist()}
     assert len(kept) == ROWS
