@@ -20,7 +20,7 @@ from sklearn.metrics import average_precision_score
 
 import embedpipe
 from embedpipe.cleaning.held_out import held_out_probabilities
-from embedpipe.cleaning.label_errors import doubt_of_labels, with_neighbours
+from embedpipe.cleaning.judging.label_errors import doubt_of_labels, with_neighbours
 from embedpipe.heads.training.vectors import read_finite
 from embedpipe.neighbours.exact import normalised
 from embedpipe.neighbours.graph import neighbour_graph

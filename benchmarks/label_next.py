@@ -20,7 +20,7 @@ import numpy.typing as npt
 from common import make_parser, markdown_table, write_json
 
 import embedpipe
-from embedpipe.cleaning.choosing import choose_rows
+from embedpipe.cleaning.choosing.choice import choose_rows
 from embedpipe.estimators.wrappers.base import fit_on
 from embedpipe.heads.registry import make_estimator
 from embedpipe.heads.training.vectors import read_finite

@@ -2,9 +2,9 @@ from ._utils.version import __version__ as __version__
 from .backbones import BackboneSpec as BackboneSpec
 from .backbones import list_backbones as list_backbones
 from .backbones import load_backbone as load_backbone
+from .cleaning.choosing.next_items import next as next
 from .cleaning.clean import clean as clean
-from .cleaning.next_items import next as next
-from .cleaning.shift import shift as shift
+from .cleaning.shifts.shift import shift as shift
 from .clustering.clusters import clusters as clusters
 from .diagnosis.doctor import doctor as doctor
 from .embedding import EmbeddingTransformer as EmbeddingTransformer

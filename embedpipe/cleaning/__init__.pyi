@@ -1,3 +1,3 @@
+from .choosing.next_items import NextItems as NextItems
 from .findings import Findings as Findings
-from .next_items import NextItems as NextItems
-from .shift import Shift as Shift
+from .shifts.shift import Shift as Shift

@@ -14,13 +14,13 @@ import pyarrow.compute as pc
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe.cleaning.comparable import require_comparable
-from embedpipe.cleaning.duplicates import Pairs, equal_content, find_pairs, pairs_between
 from embedpipe.cleaning.findings import Findings, Recorder
 from embedpipe.cleaning.graph_cache import kept_graph
 from embedpipe.cleaning.held_out import FOLDS, fold_rows, held_out_probabilities
-from embedpipe.cleaning.label_errors import LabelErrors, find_label_errors, with_neighbours
+from embedpipe.cleaning.judging.duplicates import Pairs, equal_content, find_pairs, pairs_between
+from embedpipe.cleaning.judging.label_errors import LabelErrors, find_label_errors, with_neighbours
+from embedpipe.cleaning.judging.outliers import robust_z
 from embedpipe.cleaning.options import CleanOptions
-from embedpipe.cleaning.outliers import robust_z
 from embedpipe.decoding.hashing.perceptual import PerceptualHashes
 from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.heads.options import FitOptions
@@ -33,8 +33,8 @@ from embedpipe.splits.groups import find_groups, merge_groupings
 from embedpipe.splits.split_column import parse_split_names
 from embedpipe.splits.stored_hashes import stored_hashes
 from embedpipe.store import FeatureStore
-from embedpipe.store.editing.exclusion import and_excluded, left_out_notes, used_rows
-from embedpipe.store.schema import require_column
+from embedpipe.store.editing.exclusion import and_excluded, left_out_notes
+from embedpipe.store.opening import known_columns, open_store
 
 if TYPE_CHECKING:
     from embedpipe._utils.parameters import CleanParameters
@@ -96,9 +96,10 @@ def clean(
     """
     start = time.perf_counter()
     (chosen,) = build_options((CleanOptions,), options)
-    opened = store if isinstance(store, FeatureStore) else FeatureStore(store)
+    opened = open_store(store)
     show = Progress(progress)
-    rows, excluded = _read_columns(opened, chosen)
+    columns = ["content_hash", "uri", "split", "text"]
+    rows, excluded = known_columns(opened, columns, label=chosen.label, group=chosen.group)
     ids = rows["id"].combine_chunks()
     layers = opened.select_layers(chosen.layer)
     if len(ids) < 2:
@@ -142,15 +143,6 @@ def clean(
         notes=notes,
         seconds=time.perf_counter() - start,
     )
-
-
-def _read_columns(store: FeatureStore, options: CleanOptions) -> tuple[pa.Table, int]:
-    if options.label != "label" or "label" in store.data_columns:
-        require_column(options.label, store.data_columns, store.path, "label")
-    if options.group is not None:
-        require_column(options.group, store.data_columns, store.path, "group")
-    wanted = ["id", "content_hash", "uri", options.label, "split", options.group, "text"]
-    return used_rows(store.table, [*dict.fromkeys(name for name in wanted if name in ("id", *store.data_columns))])
 
 
 def _labels(rows: pa.Table, options: CleanOptions) -> tuple[npt.NDArray[Any] | None, list[str]]:
@@ -269,7 +261,7 @@ def _record_other_store(
     options: CleanOptions,
 ) -> None:
     """Record rows that another store of the same backbone has too."""
-    other = against if isinstance(against, FeatureStore) else FeatureStore(against)
+    other = open_store(against)
     require_comparable(store, other, layers)
     columns = other.to_arrow(["id", "content_hash"])
     ids = columns["id"].combine_chunks()

@@ -24,8 +24,8 @@ from embedpipe.heads.training.vectors import centred_directions, read_finite, re
 from embedpipe.heads.zero_shot.text_heads import embed_classes
 from embedpipe.neighbours.exact import BLOCK, normalised
 from embedpipe.store import FeatureStore
-from embedpipe.store.editing.exclusion import and_excluded, left_out_notes, used_rows
-from embedpipe.store.schema import require_column
+from embedpipe.store.editing.exclusion import and_excluded, left_out_notes
+from embedpipe.store.opening import known_columns, open_store
 
 if TYPE_CHECKING:
     from embedpipe._utils.parameters import ClustersParameters
@@ -80,16 +80,13 @@ def clusters(
     """
     start = time.perf_counter()
     chosen, reload_options = build_options((ClustersOptions, ReloadOptions), options)
-    opened = store if isinstance(store, FeatureStore) else FeatureStore(store)
+    opened = open_store(store)
     show = Progress(progress)
-    if chosen.label != "label":
-        require_column(chosen.label, opened.data_columns, opened.path, "label")
     is_text = opened.spec.modality == "text"
     if chosen.words and (is_text or opened.spec.is_imported):
         holds = "texts" if is_text else "imported vectors"
         raise UsageError(f"{option('words')} describe photos, and {opened.path!r} holds {holds}: leave them out")
-    wanted = dict.fromkeys(["id", chosen.label, *(["text"] if is_text else [])])
-    rows, excluded = used_rows(opened.table, [name for name in wanted if name == "id" or name in opened.data_columns])
+    rows, excluded = known_columns(opened, ["text"] if is_text else [], label=chosen.label)
     ids, layers = rows["id"].combine_chunks(), opened.select_layers(chosen.layer)
     if len(ids) < 3:
         given = f"{len(ids)}{and_excluded(excluded)}"

@@ -111,9 +111,7 @@ def test_keep_list_keeps_the_picture_with_the_most_pixels(tmp_path: Path) -> Non
     files[3].write_bytes(b"no picture")
     sizes = [file.stat().st_size if file.exists() else 10**6 for file in files]
     assert sizes[0] > sizes[1]
-    store = make_store(
-        tmp_path / "store", clusters(4)[0], uri=[file.as_uri() for file in files], source_size=sizes
-    )
+    store = make_store(tmp_path / "store", clusters(4)[0], uri=[file.as_uri() for file in files], source_size=sizes)
     ids = [f"row-{row:03d}" for row in range(4)]
     table = pa.table({"id": ids[1:], "kind": ["near-duplicate"] * 3, "related": ids[:1] * 3})
     kept = Findings(table, store.path, "label", 4, [], 1.0).keep()

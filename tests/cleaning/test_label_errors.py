@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedpipe.cleaning.duplicates import equal_content, find_pairs
-from embedpipe.cleaning.label_errors import doubt_of_labels, find_label_errors, with_neighbours
-from embedpipe.cleaning.outliers import robust_z
+from embedpipe.cleaning.judging.duplicates import equal_content, find_pairs
+from embedpipe.cleaning.judging.label_errors import doubt_of_labels, find_label_errors, with_neighbours
+from embedpipe.cleaning.judging.outliers import robust_z
 from embedpipe.neighbours.duplicates import duplicate_pairs
 from embedpipe.neighbours.graph import Graph
 from embedpipe.neighbours.tuning import Recall

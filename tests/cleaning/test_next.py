@@ -10,9 +10,9 @@ import pytest
 from stored import clusters, make_store
 
 import embedpipe
-from embedpipe.cleaning.choosing import choose_rows, doubtful_rows, typical_rows
-from embedpipe.cleaning.next_items import next as choose
-from embedpipe.cleaning.next_items import simulate
+from embedpipe.cleaning.choosing.choice import choose_rows, doubtful_rows, typical_rows
+from embedpipe.cleaning.choosing.next_items import next as choose
+from embedpipe.cleaning.choosing.next_items import simulate
 from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.neighbours.exact import normalised
 

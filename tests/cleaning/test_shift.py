@@ -13,7 +13,7 @@ from stored import clusters, make_store
 
 import embedpipe
 from embedpipe.cleaning.clean import clean
-from embedpipe.cleaning.shift import shift
+from embedpipe.cleaning.shifts.shift import shift
 from embedpipe.embedding.layers.reduce import reduce
 from embedpipe.errors import UsageError
 from embedpipe.statistics import mmd_test

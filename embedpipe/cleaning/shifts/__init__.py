@@ -1,1 +1,1 @@
-"""What `shift` says beside its test: the accuracy to expect, and a page."""
+"""`shift`: whether new rows are like old ones, and the accuracy to expect on them."""

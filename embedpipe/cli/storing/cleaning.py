@@ -123,7 +123,7 @@ def shift(
 
     Examples: `embedpipe shift photos.features new.features`, `embedpipe shift photos.features --splits train,test`
     """
-    from embedpipe.cleaning.shift import shift as run
+    from embedpipe.cleaning.shifts.shift import shift as run
     from embedpipe.report.tables import is_page
 
     if to is not None:
@@ -186,7 +186,7 @@ def next_(
     Examples: `embedpipe next photos.features --count 50 --to next.csv`,
     `embedpipe label photos.features next.csv`
     """
-    from embedpipe.cleaning.next_items import next as run
+    from embedpipe.cleaning.choosing.next_items import next as run
     from embedpipe.report.tables import check_table, write_table
 
     if to is not None:

@@ -32,8 +32,8 @@ from embedpipe.sources.listing import split_name
 from embedpipe.statistics.percentages import percent
 from embedpipe.statistics.two_sample import mmd_test
 from embedpipe.store import FeatureStore
-from embedpipe.store.editing.exclusion import left_out_notes, used_rows
-from embedpipe.store.schema import require_column
+from embedpipe.store.editing.exclusion import left_out_notes
+from embedpipe.store.opening import known_columns, open_store
 
 if TYPE_CHECKING:
     from embedpipe._utils.parameters import ShiftParameters
@@ -171,8 +171,8 @@ def shift(
     start = time.perf_counter()
     (chosen,) = build_options((ShiftOptions,), options)
     show = Progress(progress)
-    first = old if isinstance(old, FeatureStore) else FeatureStore(old)
-    second = first if new is None else new if isinstance(new, FeatureStore) else FeatureStore(new)
+    first = open_store(old)
+    second = first if new is None else open_store(new)
     layers = first.select_layers(chosen.layer)
     require_comparable(first, second, layers)
     sides, notes = [], list[str]()
@@ -231,11 +231,7 @@ def _splits(options: ShiftOptions, in_one_store: bool) -> tuple[str | None, str 
 
 
 def _columns(store: FeatureStore, label: str, split: str | None) -> tuple[pa.Table, list[str]]:
-    if label != "label":
-        require_column(label, store.data_columns, store.path, "label")
-    wanted = ("id", label, "split", *SHOWN_COLUMNS)
-    names = [name for name in wanted if name == "id" or name in store.data_columns]
-    rows, excluded = used_rows(store.table, list(dict.fromkeys(names)))
+    rows, excluded = known_columns(store, ["split", *SHOWN_COLUMNS], label=label)
     notes = left_out_notes(excluded, store.path)
     if split is None:
         return rows, notes

@@ -14,7 +14,7 @@ import pyarrow as pa
 from embedpipe._utils.notebook.html_tables import html_table
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Advance, Progress, uncounted
-from embedpipe.cleaning.choosing import choose_rows
+from embedpipe.cleaning.choosing.choice import choose_rows
 from embedpipe.cleaning.options import NextOptions
 from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.estimators.wrappers.base import fit_on
@@ -26,8 +26,8 @@ from embedpipe.heads.training.vectors import centred_directions, read_finite
 from embedpipe.report.drawing.wording import counted
 from embedpipe.statistics import Estimate, corrected_interval, unseen_share
 from embedpipe.store import FeatureStore
-from embedpipe.store.editing.exclusion import left_out_notes, used_rows
-from embedpipe.store.schema import require_column
+from embedpipe.store.editing.exclusion import left_out_notes
+from embedpipe.store.opening import known_columns, open_store
 
 if TYPE_CHECKING:
     from embedpipe._utils.parameters import NextParameters
@@ -111,7 +111,7 @@ def next(
 
     Notes
     -----
-    `embedpipe.cleaning.choosing` names the methods. Of more than 20,000 rows without a label a random sample is
+    `embedpipe.cleaning.choosing.choice` names the methods. Of more than 20,000 rows without a label a random sample is
     considered.
 
     Examples
@@ -121,11 +121,8 @@ def next(
     """
     start = time.perf_counter()
     (chosen,) = build_options((NextOptions,), options)
-    opened = store if isinstance(store, FeatureStore) else FeatureStore(store)
-    if chosen.label != "label":
-        require_column(chosen.label, opened.data_columns, opened.path, "label")
-    wanted = dict.fromkeys(["id", chosen.label, "text", "uri"])
-    rows, excluded = used_rows(opened.table, [name for name in wanted if name == "id" or name in opened.data_columns])
+    opened = open_store(store)
+    rows, excluded = known_columns(opened, ["text", "uri"], label=chosen.label)
     has_label = np.zeros(rows.num_rows, bool)
     if chosen.label in rows.column_names:
         has_label = rows[chosen.label].is_valid().to_numpy(zero_copy_only=False)
