@@ -56,99 +56,142 @@ def embed_listing(
     """
     start = time.perf_counter()
     timer = StageTimer()
-    watch = OutageWatch()
     with timer("plan"), progress.step("comparing the source with the store"):
-        known = store.failures().column("id")
-        plan = make_plan(listing, store.refresh(), options.checksum, options.labels_from_source)
-        contents = Contents(_contents(store) if len(plan.read) else (), listing.table.column("id"), plan.index)
-        by_hand = set_by_hand(store, listing.root) if len(plan.read) else ()
-        moves = Moves(listing, contents, plan.index, plan.gone, by_hand)
-    pruning = options.prune and _may_prune(listing, plan, options.force)
-    shard = Shard.parse(options.shard)
-    plan, others = _share(listing, plan, shard)
-
+        work = _plan(listing, store.refresh(), options)
+    rows = work.plan.read
     runner: Runner | None = None
     broken: list[Failure] | None = None
-    if len(plan.read) and isinstance(backbone, PendingBackbone):
-        broken = still_broken(listing, plan.read, known, backbone.spec.preprocessing)
-    if len(plan.read) and broken is None:
+    if len(rows) and isinstance(backbone, PendingBackbone):
+        broken = still_broken(listing, rows, work.failed_before, backbone.spec.preprocessing)
+    if len(rows) and broken is None:
         runner = make_runner(backbone, chosen, store, len(listing), options, timer, progress)
+    ran = runner or backbone
 
     def note() -> dict[str, str]:
-        return {"embedpipe.run": _provenance(listing, runner or backbone)}
+        return {"embedpipe.run": _provenance(listing, ran)}
 
     writer = RowWriter(store, listing, note, timer, labels_from_source=options.labels_from_source)
     begin = time.perf_counter()
     try:
-        for failure in listing.failures if shard.number == 1 else ():
-            progress.event("item_failed", **dataclasses.asdict(failure))
-            writer.put(failure)
-
-        def detail() -> str:
-            bottleneck = bottleneck_of(runner, timer, time.perf_counter() - begin)
-            return str(bottleneck) if bottleneck else ""
-
-        with progress.step("embedding", len(plan.read) + len(plan.update), detail=detail) as advance:
-            for row, id, digest in _update_rows(listing, plan, store):
-                writer.put(Reused(row, digest, id))
-                advance()
-            messages = _messages(listing, plan, runner, broken or [], contents)
-            with contextlib.closing(messages):
-                for message in messages:
-                    watch(message)
-                    if isinstance(message, Failure):
-                        progress.event("item_failed", **dataclasses.asdict(message))
-                    with timer("stall"):
-                        for routed in moves.route(message):
-                            writer.put(routed)
-                    advance(count_rows(message))
-            for message in moves.finish():
-                writer.put(message)
+        unreachable = _execute(listing, store, work, runner, broken or [], writer, timer, progress)
         wall = time.perf_counter() - begin
     finally:
         writer.close()
-
-    ran = runner or backbone
-    summary = EmbedSummary(
-        seen=len(listing) + len(listing.failures),
-        others=others + (0 if shard.number == 1 else len(listing.failures)),
-        embedded=writer.embedded,
-        reused=writer.reused + plan.unchanged,
-        failed=len(writer.failed_ids),
-        failed_new=len(set(writer.failed_ids).difference(known.to_pylist())),
-        unreachable=watch.count,
-        failures=failed_items(store.failures(), writer.failed_ids, known) if writer.failed_ids else [],
-        gone=len(plan.gone),
-        skipped=dict(listing.skipped),
-        counts=dict(writer.counts),
-        device=str(ran.device),
-        engine=ran.engine_name,
-        engine_reason=ran.engine_reason,
-        batch_size=0 if runner is None else runner.batch_size,
-        store=store.path,
-    )
-    writer.outcome.conflicts.update(plan.conflicts)
-    summary.conflicts = dict(+writer.outcome.conflicts)
-    summary.notes += [*backbone.notes, *listing.notes, *remarks(writer.counts)]
-    summary.notes += value_remarks(writer.outcome, moves.guessed, options.labels_from_source)
-    if summary.seen != summary.embedded + summary.reused + summary.failed + summary.others:
-        raise StoreError(f"embedded, reused, failed and other items do not add up in {summary}: please report this")
-    _drop_old_failures(listing, store, writer.failed_ids, shard)
-    if plan.moved_from:
-        summary.notes.append(f"the source has moved from {plan.moved_from}")
-    if pruning and plan.gone:
-        summary.pruned = store.remove(plan.gone).removed
-    elif options.prune and plan.gone:
-        summary.notes.append("nothing was pruned, as part of the source could not be listed")
-    summary.version = store.refresh().version
+    summary = _settle(listing, store, work, writer, options)
+    summary.unreachable = unreachable
+    summary.device, summary.engine, summary.engine_reason = str(ran.device), ran.engine_name, ran.engine_reason
+    summary.batch_size = 0 if runner is None else runner.batch_size
+    summary.notes = [*backbone.notes, *summary.notes]
     summary.seconds = time.perf_counter() - start
     summary.rate = summary.embedded / summary.seconds
     summary.stages = timer.seconds
     if (bottleneck := bottleneck_of(runner, timer, wall)) is not None:
         summary.bottleneck, summary.advice = bottleneck, advice(runner, bottleneck, store.spec)
-        summary.notes += faster_settings(runner, listing, plan.read, bottleneck, wall, store.path)
+        summary.notes += faster_settings(runner, listing, rows, bottleneck, wall, store.path)
     if (choosing := timer.seconds.get("engine", 0.0)) > 1:
         summary.notes.append(f"choosing the engine took {choosing:.1f} s; later runs of this backbone take less")
+    return summary
+
+
+@dataclasses.dataclass(frozen=True)
+class _Work:
+    """What this process does in a run: the plan of its shard, and what decides about its rows."""
+
+    plan: EmbedPlan
+    shard: Shard
+    others: int  # items left to other processes
+    contents: Contents
+    moves: Moves
+    failed_before: pa.ChunkedArray
+    prune: bool
+
+
+def _plan(listing: Listing, store: FeatureStore, options: RunOptions) -> _Work:
+    """Compare the listing with the store. Raises PruneRefusedError if pruning would drop more than half of the rows."""
+    failed_before = store.failures().column("id")
+    plan = make_plan(listing, store, options.checksum, options.labels_from_source)
+    contents = Contents(_contents(store) if len(plan.read) else (), listing.table.column("id"), plan.index)
+    by_hand = set_by_hand(store, listing.root) if len(plan.read) else ()
+    moves = Moves(listing, contents, plan.index, plan.gone, by_hand)
+    prune = options.prune and _may_prune(listing, plan, options.force)
+    shard = Shard.parse(options.shard)
+    plan, others = _share(listing, plan, shard)
+    return _Work(plan, shard, others, contents, moves, failed_before, prune)
+
+
+def _execute(
+    listing: Listing,
+    store: FeatureStore,
+    work: _Work,
+    runner: Runner | None,
+    broken: list[Failure],
+    writer: RowWriter,
+    timer: StageTimer,
+    progress: Progress,
+) -> int:
+    """Send all rows of the plan to the writer; return how many failed because a storage or server did not answer.
+
+    ``broken`` are items that failed before and have not changed, where nothing else is new.
+    """
+    plan, watch, begin = work.plan, OutageWatch(), time.perf_counter()
+    for failure in listing.failures if work.shard.number == 1 else ():
+        progress.event("item_failed", **dataclasses.asdict(failure))
+        writer.put(failure)
+
+    def detail() -> str:
+        bottleneck = bottleneck_of(runner, timer, time.perf_counter() - begin)
+        return str(bottleneck) if bottleneck else ""
+
+    with progress.step("embedding", len(plan.read) + len(plan.update), detail=detail) as advance:
+        for row, id, digest in _update_rows(listing, plan, store):
+            writer.put(Reused(row, digest, id))
+            advance()
+        messages = _messages(listing, plan, runner, broken, work.contents)
+        with contextlib.closing(messages):
+            for message in messages:
+                watch(message)
+                if isinstance(message, Failure):
+                    progress.event("item_failed", **dataclasses.asdict(message))
+                with timer("stall"):
+                    for routed in work.moves.route(message):
+                        writer.put(routed)
+                advance(count_rows(message))
+        for message in work.moves.finish():
+            writer.put(message)
+    return watch.count
+
+
+def _settle(listing: Listing, store: FeatureStore, work: _Work, writer: RowWriter, options: RunOptions) -> EmbedSummary:
+    """Check the counts, drop resolved failures and rows to be pruned; return the counts."""
+    plan, failed = work.plan, writer.failed_ids
+    unlisted = 0 if work.shard.number == 1 else len(listing.failures)
+    summary = EmbedSummary(
+        seen=len(listing) + len(listing.failures),
+        others=work.others + unlisted,
+        embedded=writer.embedded,
+        reused=writer.reused + plan.unchanged,
+        failed=len(failed),
+        failed_new=len(set(failed).difference(work.failed_before.to_pylist())),
+        failures=failed_items(store.failures(), failed, work.failed_before) if failed else [],
+        gone=len(plan.gone),
+        skipped=dict(listing.skipped),
+        counts=dict(writer.counts),
+        store=store.path,
+    )
+    if summary.seen != summary.embedded + summary.reused + summary.failed + summary.others:
+        raise StoreError(f"embedded, reused, failed and other items do not add up in {summary}: please report this")
+    writer.outcome.conflicts.update(plan.conflicts)
+    summary.conflicts = dict(+writer.outcome.conflicts)
+    summary.notes = [*listing.notes, *remarks(writer.counts)]
+    summary.notes += value_remarks(writer.outcome, work.moves.guessed, options.labels_from_source)
+    _drop_old_failures(listing, store, failed, work.shard)
+    if plan.moved_from:
+        summary.notes.append(f"the source has moved from {plan.moved_from}")
+    if work.prune and plan.gone:
+        summary.pruned = store.remove(plan.gone).removed
+    elif options.prune and plan.gone:
+        summary.notes.append("nothing was pruned, as part of the source could not be listed")
+    summary.version = store.refresh().version
     return summary
 
 

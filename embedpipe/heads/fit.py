@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -116,14 +116,14 @@ def fit(
     store = open_store(store)
     show = Progress(progress)
     show.say_all(random_notes([store.spec]))
-    automatic = isinstance(head, str) and head == AUTO
-    if automatic and fit_options.features:
-        raise UsageError(
-            f"auto chooses among layers, and {option('features')} belong to none: leave them out, or choose another "
-            f"{option('head')}"
-        )
-    if automatic and fit_options.layer is None:
-        fit_options = replace(fit_options, layer="+".join(store.layers))
+    if isinstance(head, str) and head == AUTO:
+        if fit_options.features:
+            raise UsageError(
+                f"auto chooses among layers, and {option('features')} belong to none: leave them out, or choose "
+                f"another {option('head')}"
+            )
+        if fit_options.layer is None:
+            fit_options = replace(fit_options, layer="+".join(store.layers))
     layers = {layer.name: layer.dim for layer in store.select_layers(fit_options.layer)}
     of_names: Any = None
     if is_text_head(head):
@@ -131,47 +131,14 @@ def fit(
         if not has_labels:
             return _finish(unlabelled_head(store, head, of_names, fit_options), to, show)
 
-    def unfitted(
-        task: Task, rows: int, labels: list[str] | None = None, columns: tuple[TableColumn, ...] = ()
-    ) -> tuple[str, Any]:
-        if automatic:
-            name, estimator = AUTO, make_auto(task, layers, fit_options)
-        else:
-            given = head if of_names is None else of_names
-            name, estimator = make_estimator(given, task, rows, fit_options.remove_components)
-            name = name if of_names is None else head
-        if columns:
-            name, estimator = with_columns(name, estimator, columns, sum(layers.values()))
-        return name, wrap_estimator(name, estimator, task, fit_options, labels)
-
-    def stay_on_disk(task: Task, shape: tuple[int, int]) -> bool:
-        if fits_memory(*shape, fit_options.memory, bool(fit_options.features)):
-            return False
-        refuse_on_disk(fit_options.features, shape)
-        name, estimator = unfitted(task, shape[0])
-        if why := why_too_large(f"fit of {name}", estimator, shape, fit_options.memory, task):
-            raise UsageError(why)
-        return True
-
+    chosen = _ChosenHead(head, of_names, layers, fit_options)
     with show.step("reading rows"):
-        data = read_training_data(store, fit_options, stay_on_disk)
+        data = read_training_data(store, fit_options, chosen.must_stay_on_disk)
     if isinstance(data.X, MappedRows):
         show.say(f"{size(data.X.nbytes)} of vectors stay in a memory map on disk and are read block by block")
-    name, estimator = unfitted(data.task, max(1, _fewest_rows(data, fit_options)), data.labels, data.columns)
-    report = FitReport(
-        data.task,
-        data.measured_on,
-        len(data.fit_rows),
-        n_folds=len(data.splits) if data.measured_on == "folds" else 0,
-        split_ignored=data.split_ignored,
-        left_out=data.left_out,
-    )
+    name, estimator = chosen.estimator(data.task, max(1, _fewest_rows(data, fit_options)), data.labels, data.columns)
     with show.step("looking for near-duplicates"):
-        copies = first_copies(data.vectors)
-        hashes = stored_hashes(store, data.ids)
-        report.notes = [*data.notes, *leakage_notes(data.vectors, copies, data.splits, hashes)]
-        if data.task != "regression":
-            report.notes += contradiction_notes(copies, data.y, data.ids, fit_options.label)
+        report = _start_report(store, data, fit_options.label)
     fitted, held_out = _measure_and_fit(name, estimator, data, report, fit_options.class_weight is not None, show)
     report.chosen = chosen_params(fitted)
     names = list(layers)
@@ -201,6 +168,58 @@ def fit(
         held_out=held_out.table(data.ids, data.y, data.labels, fit_options.label_separator),
     )
     return _finish(result, to, show)
+
+
+@dataclass(frozen=True)
+class _ChosenHead:
+    """The head that `fit` was given, on the layers of a store; its estimator depends on the rows."""
+
+    head: Any
+    of_names: Any  # the estimator of a head that starts from the names of the classes
+    layers: dict[str, int]
+    options: FitOptions
+
+    def estimator(
+        self, task: Task, rows: int, labels: list[str] | None = None, columns: tuple[TableColumn, ...] = ()
+    ) -> tuple[str, Any]:
+        """Return the name and the unfitted estimator with its wrappers, for so many rows at the fewest."""
+        if isinstance(self.head, str) and self.head == AUTO:
+            name, estimator = AUTO, make_auto(task, self.layers, self.options)
+        else:
+            given = self.head if self.of_names is None else self.of_names
+            name, estimator = make_estimator(given, task, rows, self.options.remove_components)
+            name = name if self.of_names is None else self.head
+        if columns:
+            name, estimator = with_columns(name, estimator, columns, sum(self.layers.values()))
+        return name, wrap_estimator(name, estimator, task, self.options, labels)
+
+    def must_stay_on_disk(self, task: Task, shape: tuple[int, int]) -> bool:
+        """Return whether memory does not hold the vectors. Raises UsageError if the estimator cannot do without."""
+        if fits_memory(*shape, self.options.memory, bool(self.options.features)):
+            return False
+        refuse_on_disk(self.options.features, shape)
+        name, estimator = self.estimator(task, shape[0])
+        if why := why_too_large(f"fit of {name}", estimator, shape, self.options.memory, task):
+            raise UsageError(why)
+        return True
+
+
+def _start_report(store: FeatureStore, data: TrainingData, label: str) -> FitReport:
+    """Return a report without metrics, with what is to be said about the rows."""
+    report = FitReport(
+        data.task,
+        data.measured_on,
+        len(data.fit_rows),
+        n_folds=len(data.splits) if data.measured_on == "folds" else 0,
+        split_ignored=data.split_ignored,
+        left_out=data.left_out,
+    )
+    copies = first_copies(data.vectors)
+    hashes = stored_hashes(store, data.ids)
+    report.notes = [*data.notes, *leakage_notes(data.vectors, copies, data.splits, hashes)]
+    if data.task != "regression":
+        report.notes += contradiction_notes(copies, data.y, data.ids, label)
+    return report
 
 
 def _finish(head: Head, to: str | Path | None, show: Progress) -> Head:

@@ -132,25 +132,16 @@ def evaluate(
     1       knn       1.0         0.0  undecided
     """
     chosen, reload_options = build_options((EvaluateOptions, ReloadOptions), options)
-    if protocol is not None:
-        if heads if isinstance(heads, list | tuple) else [heads]:
-            raise UsageError(
-                f"{option('heads')} must be left out with {option('protocol', protocol)}, which has its own heads"
-            )
-        usual = EvaluateOptions()
-        for name in ("features", "classes", "templates", "metric", "margin", "repeats"):
-            if (value := getattr(chosen, name)) != getattr(usual, name):
-                raise UsageError(
-                    f"{option(name, value)} must be left out with {option('protocol', protocol)}, which has its own "
-                    "rules"
-                )
-        return measure_protocol(stores, protocol, chosen, splits=splits, progress=Progress(progress))
-    start = time.perf_counter()
     show = Progress(progress)
+    if protocol is not None:
+        _refuse_beside_protocol(protocol, heads, chosen)
+        return measure_protocol(stores, protocol, chosen, splits=splits, progress=show)
+    start = time.perf_counter()
     with show.step("reading rows and splitting them"):
         rows = read_rows(open_stores(stores), chosen, splits)
     metric = chosen.metric or next(iter(METRICS[rows.task]))
-    used = np.unique(np.concatenate([part for each in rows.splits.resamples for part in (each.train, each.test)]))
+    resamples = rows.splits.resamples
+    used = np.unique(np.concatenate([part for each in resamples for part in (each.train, each.test)]))
     if rows.task == "classification":
         classes = np.unique(rows.y[used])
         y = np.searchsorted(classes, rows.y)  # meaningless for rows that are in no resample, and not used there
@@ -172,28 +163,23 @@ def evaluate(
             near = distances[id(candidate.layer)]
             summaries.append(_summary(candidate, rows, y, classes, candidate_results, near))
             advance()
-    if lacking := [summary.name for summary in summaries if metric not in summary.metrics]:
-        raise UsageError(
-            f"metric {metric!r} must be defined on every resample, and is not for {', '.join(lacking)}: choose another"
-        )
-    higher = METRICS[rows.task][metric]
-    sign = -1 if higher else 1
-    order = sorted(range(len(summaries)), key=lambda i: sign * float(np.mean(summaries[i].metrics[metric])))
-    values = [summaries[i].metrics[metric] for i in order]
-    predictions = [_predictions(rows, y, len(classes), results[i]) for i in order]
+    order = _order(summaries, metric, METRICS[rows.task][metric])
+    summaries, results = [summaries[i] for i in order], [results[i] for i in order]
     with show.step("comparing candidates"):
-        paired = differences(metric, higher, chosen.margin, rows.splits, values, predictions)
-    for i, difference in zip(order[1:], paired, strict=True):
-        summaries[i].difference = difference
+        predictions = [_predictions(rows, y, len(classes), each) for each in results]
+        values = [summary.metrics[metric] for summary in summaries]
+        paired = differences(metric, METRICS[rows.task][metric], chosen.margin, rows.splits, values, predictions)
+    for summary, difference in zip(summaries[1:], paired, strict=True):
+        summary.difference = difference
     n_repeats = count_repeats(rows.splits)
     result = Evaluation(
         label=chosen.label,
         task=rows.task,
         metric=metric,
-        higher_is_better=higher,
+        higher_is_better=METRICS[rows.task][metric],
         resampling=rows.splits.description,
         n_repeats=n_repeats,
-        n_folds=len(rows.splits.resamples) // n_repeats,
+        n_folds=len(resamples) // n_repeats,
         splits_id=rows.splits.identity,
         rows=len(used),
         classes=[str(name) for name in classes.tolist()],
@@ -206,15 +192,39 @@ def evaluate(
             *(f"{name} could not be measured: {why}" for name, why in failed.items()),
             *_notes_on_distances(distances, rows),
         ],
-        candidates=[summaries[i] for i in order],
-        predictions=_table([candidates[i].name for i in order], rows, [results[i] for i in order], classes),
-        test_rows=len(np.unique(np.concatenate([resample.test for resample in rows.splits.resamples]))),
+        candidates=summaries,
+        predictions=_table([summary.name for summary in summaries], rows, results, classes),
+        test_rows=len(np.unique(np.concatenate([resample.test for resample in resamples]))),
         failed=failed,
         seconds=time.perf_counter() - start,
     )
     means = {candidate.name: candidate.estimates[metric].value for candidate in result.candidates}
     show.event("summary", label=result.label, rows=result.rows, metric=metric, candidates=means, notes=result.notes)
     return result
+
+
+def _refuse_beside_protocol(protocol: str, heads: Sequence[Any], chosen: EvaluateOptions) -> None:
+    """Raise UsageError if heads or options are given that a protocol decides itself."""
+    if heads if isinstance(heads, list | tuple) else [heads]:
+        raise UsageError(
+            f"{option('heads')} must be left out with {option('protocol', protocol)}, which has its own heads"
+        )
+    usual = EvaluateOptions()
+    for name in ("features", "classes", "templates", "metric", "margin", "repeats"):
+        if (value := getattr(chosen, name)) != getattr(usual, name):
+            raise UsageError(
+                f"{option(name, value)} must be left out with {option('protocol', protocol)}, which has its own rules"
+            )
+
+
+def _order(summaries: Sequence[CandidateResult], metric: str, higher_is_better: bool) -> list[int]:
+    """Return the positions of the candidates, the best first. Raises UsageError if a metric has no mean."""
+    if lacking := [summary.name for summary in summaries if metric not in summary.metrics]:
+        raise UsageError(
+            f"metric {metric!r} must be defined on every resample, and is not for {', '.join(lacking)}: choose another"
+        )
+    sign = -1 if higher_is_better else 1
+    return sorted(range(len(summaries)), key=lambda i: sign * float(np.mean(summaries[i].metrics[metric])))
 
 
 def _measure(
