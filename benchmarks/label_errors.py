@@ -4,8 +4,9 @@
 
 In each draw a share of the labels is replaced: "uniform" by any other class, "similar" by the class whose mean vector
 is nearest. Labels are then judged as `clean` does: by heads of five folds and by the neighbours. Compared on the same
-probabilities: self-confidence, which is cleanlab's default, the margin, and the neighbours alone. Average precision,
-and the precision of as many rows as were changed. Labels that were wrong before count as false alarms.
+probabilities: self-confidence, which is cleanlab's default, its normalised margin, and parts of what `clean` does.
+Average precision, and the precision of as many rows as were changed. Labels that were wrong before count as false
+alarms.
 """
 
 from __future__ import annotations
@@ -65,11 +66,13 @@ def measure(source: str, options: argparse.Namespace) -> dict[str, dict[str, lis
             even = np.full_like(alone, 1 / alone.shape[1])
             joined = with_neighbours(alone, planted, graph.positions, graph.scores)
             votes = 2 * with_neighbours(even, planted, graph.positions, graph.scores) - even
+            own = np.eye(alone.shape[1], dtype=bool)[planted]
             scores = {
                 "self-confidence (cleanlab's default)": -alone[rows, planted],
-                "margin": doubt_of_labels(alone**2, planted),
-                "roots, head alone": doubt_of_labels(alone, planted),
+                "normalised margin": np.where(own, -1, alone).max(axis=1) - alone[rows, planted],
                 "neighbours alone": -votes[rows, planted],
+                "self-confidence, with neighbours": -joined[rows, planted],
+                "clean without neighbours": doubt_of_labels(alone, planted),
                 "clean": doubt_of_labels(joined, planted),
             }
             for name, score in scores.items():

@@ -26,7 +26,7 @@ def test_joined_probabilities_are_probabilities(rows: int, classes: int, k: int,
     np.testing.assert_allclose(joined.sum(axis=1), 1)
     assert (joined > 0).all()
     doubt = doubt_of_labels(joined, y)
-    assert (np.abs(doubt) <= 1).all()
+    assert ((doubt >= 0) & (doubt <= 1)).all()
     errors = find_label_errors(joined, y)
     assert (errors.proposed != y[errors.rows]).all()
     assert (errors.scores > 0).all()
@@ -41,6 +41,21 @@ def test_neighbours_and_head_both_move_the_doubt() -> None:
     doubt = doubt_of_labels(with_neighbours(head, y, near, cosines), y)
     assert doubt.argmax() == 2
     assert doubt[2] > doubt_of_labels(head, y)[2]
+
+
+def test_an_error_that_others_make_is_doubted_more() -> None:
+    """Rows of class 0 are often labelled 1: of two labels that are equally improbable, 1 is the more doubtful."""
+    n_classes, y = 4, np.repeat([0, 1, 2, 3], 10)
+    probabilities = np.full((40, n_classes), 0.02)
+    probabilities[np.arange(40), y] = 0.94
+    probabilities[10:15] = 0.94, 0.02, 0.02, 0.02
+    probabilities[20] = 0.4, 0.2, 0.2, 0.2
+    probabilities[15] = 0.4, 0.2, 0.2, 0.2
+    doubt = doubt_of_labels(probabilities, y)
+    assert doubt[15] > doubt[20] > 0.5
+    # Without other errors both are the probability that is not the label's, weighted equally.
+    alone = doubt_of_labels(probabilities[[*range(10), *range(15, 40)]], y[[*range(10), *range(15, 40)]])
+    np.testing.assert_allclose(alone[[10, 15]], 0.8 / (0.8 + 0.2))
 
 
 def test_neighbours_that_are_missing_or_unlike_have_no_vote() -> None:

@@ -23,7 +23,7 @@ class LabelErrors:
     proposed : int64 array (n,)
         The most probable class.
     scores : float64 array (n,)
-        The root of the probability of the proposed class less that of the label's, in (-1, 1].
+        The doubt of their labels, as `doubt_of_labels` returns it.
     confused : list of (int, int, int)
         Label, proposed class, number of rows; the most frequent first.
     """
@@ -63,19 +63,6 @@ def with_neighbours(probabilities: Floats, y: Rows, neighbours: Rows, cosines: F
     return mean
 
 
-def doubt_of_labels(probabilities: Floats, y: Rows) -> Floats:
-    """Return how doubtful each label is, in [-1, 1]: the difference of the roots of two probabilities.
-
-    They are that of the best other class and that of the label. The difference of the probabilities themselves ranks
-    rows of two similar classes well, their quotient rows that look like one other class; roots lie between.
-    """
-    rows = np.arange(len(y))
-    others = probabilities.copy()
-    others[rows, y] = -1
-    doubt: Floats = np.sqrt(others.max(axis=1)) - np.sqrt(probabilities[rows, y])
-    return doubt
-
-
 def find_label_errors(probabilities: Floats, y: Rows) -> LabelErrors:
     """Find the rows of which another class is more probable than is usual for rows of that class.
 
@@ -89,13 +76,45 @@ def find_label_errors(probabilities: Floats, y: Rows) -> LabelErrors:
         As `with_neighbours` gives them.
     y : int64 array (n_rows,)
     """
-    rows, n_classes = np.arange(len(y)), probabilities.shape[1]
-    usual = np.array([probabilities[y == c, c].mean() if (y == c).any() else 1.0 for c in range(n_classes)])
-    proposed = probabilities.argmax(axis=1)
-    found = np.flatnonzero((proposed != y) & (probabilities[rows, proposed] >= usual[proposed]))
-    doubt = doubt_of_labels(probabilities, y)
-    found = found[np.argsort(-doubt[found], kind="stable")]
-    pairs, counts = np.unique(np.column_stack([y[found], proposed[found]]), axis=0, return_counts=True)
+    found, proposed = _suspects(probabilities, y)
+    doubt = doubt_of_labels(probabilities, y)[found]
+    order = np.argsort(-doubt, kind="stable")
+    found, proposed, doubt = found[order], proposed[order], doubt[order]
+    pairs, counts = np.unique(np.column_stack([y[found], proposed]), axis=0, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     confused = [(int(pairs[i, 0]), int(pairs[i, 1]), int(counts[i])) for i in order]
-    return LabelErrors(found, proposed[found].astype(np.int64), doubt[found], confused)
+    return LabelErrors(found, proposed, doubt, confused)
+
+
+def doubt_of_labels(probabilities: Floats, y: Rows) -> Floats:
+    """Return the doubt of each label, in [0, 1]: of it and the other classes together, the share of the others.
+
+    Each class counts by its probability, and another class also by how often its rows are mislabelled like this: half
+    of that as if all labels were equally frequent, half as frequent as they are among the rows that
+    `find_label_errors` finds. In many data sets most errors are of a few kinds, such as a class that was taken for a
+    similar one; an improbable label alone is often only an unusual item.
+
+    Parameters
+    ----------
+    probabilities : float64 array (n_rows, n_classes)
+    y : int64 array (n_rows,)
+    """
+    rows, n_classes = np.arange(len(y)), probabilities.shape[1]
+    others = 1 - np.eye(n_classes)
+    suspects, proposed = _suspects(probabilities, y)
+    counts = others / (n_classes - 1)
+    np.add.at(counts, (proposed, y[suspects]), 1)
+    # How frequent each wrong label is among the rows of a class; 1 where all are equally frequent.
+    frequent = (others + (n_classes - 1) * counts / counts.sum(axis=1, keepdims=True)) / 2
+    wrong = (probabilities @ frequent)[rows, y]
+    doubt: Floats = wrong / (wrong + probabilities[rows, y])
+    return doubt
+
+
+def _suspects(probabilities: Floats, y: Rows) -> tuple[Rows, Rows]:
+    """Return rows whose most probable class is not their label, where it is as probable as usual, and that class."""
+    n_classes = probabilities.shape[1]
+    usual = np.array([probabilities[y == c, c].mean() if (y == c).any() else 1.0 for c in range(n_classes)])
+    best = probabilities.argmax(axis=1).astype(np.int64)
+    suspects = np.flatnonzero((best != y) & (probabilities.max(axis=1) >= usual[best]))
+    return suspects, best[suspects]
