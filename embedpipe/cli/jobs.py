@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 @exits_cleanly
 def run(
     job: Annotated[
-        Path, typer.Argument(metavar="JOB", help="A TOML file with the tables embed, clean, fit and evaluate.")
+        Path,
+        typer.Argument(metavar="JOB", help="A TOML file with the tables embed, clean, clusters, fit and evaluate."),
     ],
     *,
     given: Annotated[
@@ -45,7 +46,7 @@ def run(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> int:
-    """Run a job as a TOML file says: embed, clean, fit heads, evaluate. What was done before is not done again.
+    """Run a job as a TOML file says: embed, clean, group, fit heads, evaluate. What was done before is not done again.
 
     The exit code is the worst one of the steps. Options that the file leaves out may be set in the environment.
 
@@ -111,6 +112,7 @@ def _show(step: StepResult, verbose: bool) -> None:
     """Print what the verb of a step prints."""
     from embedpipe.cli.evaluating import print_result
     from embedpipe.cli.storing.cleaning import print_findings
+    from embedpipe.cli.storing.clustering import print_clusters
 
     if step.value is None:
         return
@@ -118,6 +120,8 @@ def _show(step: StepResult, verbose: bool) -> None:
         show.summary(step.value.summary, verbose)
     elif step.verb == "clean":
         print_findings(step.value, verbose)
+    elif step.verb == "clusters":
+        print_clusters(step.value, verbose)
     elif step.verb == "fit":
         show.fit_report(step.value, Path(step.to), verbose)
     else:

@@ -27,7 +27,7 @@ class Table:
     Attributes
     ----------
     verb : str
-        ``embed``, ``clean``, ``fit`` or ``evaluate``.
+        ``embed``, ``clean``, ``clusters``, ``fit`` or ``evaluate``.
     place : str
         Where it stands, for messages: ``nightly.toml, [fit]``.
     values : dict

@@ -18,10 +18,10 @@ class StepResult:
     Attributes
     ----------
     verb, to : str
-        ``embed``, ``clean``, ``fit`` or ``evaluate``, and what it writes.
+        ``embed``, ``clean``, ``clusters``, ``fit`` or ``evaluate``, and what it writes.
     exit_code : ExitCode
         That of the verb.
-    value : FeatureStore, Findings, Head, Evaluation, ProtocolEvaluation or None
+    value : FeatureStore, Findings, Clusters, Head, Evaluation, ProtocolEvaluation or None
         What the verb returned; None if it did not run, or failed.
     skipped : str
         Why it did not run, such as that it was done before; empty if it ran.

@@ -1,4 +1,4 @@
-"""`run_job`: embed, then clean, fit and evaluate what a job file names, and nothing twice."""
+"""`run_job`: embed, then clean, group, fit and evaluate as a job file says, and nothing twice."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from embedpipe.sources.access.outage import outages_raised
 
 
 def run_job(path: str | Path, *, progress: bool | None = None) -> JobResult:
-    r"""Run the job of a TOML file: the tables ``[embed]``, ``[fit]`` and ``[evaluate]``, in this order.
+    r"""Run the job of a TOML file.
 
-    A table has the options of the Python function of its name, and may be there several times (``[[fit]]``). Paths in
-    the file are relative to it. Everything is checked before anything runs. `embed` does what is new; a head or an
-    evaluation is left out if it was made before, from this version of the store, with these options and by this
-    version of embedpipe.
+    The tables ``[embed]``, ``[clean]``, ``[clusters]``, ``[fit]`` and ``[evaluate]`` run in this order. A table has the
+    options of the Python function of its name, and may be there several times (``[[fit]]``). Paths in the file are
+    relative to it. Everything is checked before anything runs. `embed` does what is new; another step is left out if it
+    was done before, on this version of the store, with these options and by this version of embedpipe.
 
     Parameters
     ----------

@@ -10,6 +10,7 @@ from typing import Any
 
 from embedpipe._utils.option_names import job_file
 from embedpipe.cleaning.clean import clean
+from embedpipe.clustering.clusters import clusters
 from embedpipe.embedding import FailureLimit, embed
 from embedpipe.errors import ExitCode, UsageError, suggest
 from embedpipe.evaluation.comparison.evaluate import evaluate
@@ -20,7 +21,7 @@ from embedpipe.heads.registry import NAMES
 from embedpipe.heads.saving import MANIFEST, check_target
 from embedpipe.jobs.job_file import Table
 from embedpipe.report.page import check_page
-from embedpipe.report.tables import check_table, is_page, write_table
+from embedpipe.report.tables import TABLE_SUFFIXES, check_table, is_page, write_table
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,34 @@ class CleanStep(Step):
         for path in self.written_files:
             write_table(findings.keep(), path)
         return findings, ExitCode.DONE
+
+
+class ClustersStep(Step):
+    """The table ``[clusters]``."""
+
+    @property
+    def result_file(self) -> Path:
+        """The table of rows and clusters."""
+        return Path(self.to)
+
+    @property
+    def written_files(self) -> list[str]:
+        """The page."""
+        return _given(self.table.options[0].page)
+
+    def check(self) -> None:
+        """Refuse names of files that cannot be written."""
+        check_table(self.to, TABLE_SUFFIXES)
+        for path in self.written_files:
+            check_page(path)
+
+    def run(self, progress: bool | None) -> tuple[Any, ExitCode]:
+        """Group the rows, and write the clusters."""
+        groups = clusters(self.stores[0], progress=progress, **self._rest())
+        for path in self.written_files:
+            groups.to_html(path)
+        groups.save(self.to)
+        return groups, ExitCode.DONE
 
 
 class FitStep(Step):
@@ -223,7 +252,8 @@ def _make_step(table: Table, embedded: Sequence[str]) -> Step:
         return EvaluateStep(table, own.stores or (_only(embedded, "stores"),))
     if table.verb == "clean":
         return CleanStep(table, (own.store or _only(embedded, "store"), *_given(own.against)))
-    return FitStep(table, (own.store or _only(embedded, "store"),))
+    step = ClustersStep if table.verb == "clusters" else FitStep
+    return step(table, (own.store or _only(embedded, "store"),))
 
 
 def _only(embedded: Sequence[str], name: str) -> str:

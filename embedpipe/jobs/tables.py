@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from embedpipe.backbones.options import BackboneOptions, ReloadOptions
 from embedpipe.cleaning.options import CleanOptions
+from embedpipe.clustering.options import ClustersOptions
 from embedpipe.embedding.options import RunOptions
 from embedpipe.evaluation.comparison.options import EvaluateOptions
 from embedpipe.heads.options import FitOptions
@@ -31,6 +32,15 @@ class CleanTable:
     store: str | None = field(default=None, metadata={"help": "The store. Default: that of the table embed."})
     against: str | None = field(default=None, metadata={"help": "Another store of the same backbone."})
     keep: str | None = field(default=None, metadata={"help": "A table of all ids and why some are not kept."})
+
+
+@dataclass(frozen=True)
+class ClustersTable:
+    """What is grouped, and where the clusters are written. Nothing is changed."""
+
+    to: str = field(metadata={"help": "A table of all rows and their clusters."})
+    store: str | None = field(default=None, metadata={"help": "The store. Default: that of the table embed."})
+    page: str | None = field(default=None, metadata={"help": "An .html page of the clusters to write."})
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,7 @@ class EvaluateTable:
 TABLES: dict[str, tuple[type, ...]] = {
     "embed": (EmbedTable, SourceOptions, BackboneOptions, RunOptions),
     "clean": (CleanTable, CleanOptions),
+    "clusters": (ClustersTable, ClustersOptions, ReloadOptions),
     "fit": (FitTable, FitOptions, ReloadOptions),
     "evaluate": (EvaluateTable, EvaluateOptions),
 }

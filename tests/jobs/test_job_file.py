@@ -22,10 +22,13 @@ def write(folder: Path, text: str) -> Path:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[fitt]\n", r"job.toml: unknown table \[fitt\]; did you mean 'fit'\? Available: embed, clean, fit, evaluate"),
+        (
+            "[fitt]\n",
+            r"job.toml: unknown table \[fitt\]; did you mean 'fit'\? Available: embed, clean, clusters",
+        ),
         ("to = 'x'\n", r"job.toml: unknown table \[to\]"),
         ("fit = 'lda'\n", r"job.toml: fit must be a table, \[fit\], got 'lda'"),
-        ("", r"job.toml must have a table: one of \[embed\], \[clean\], \[fit\], \[evaluate\]"),
+        ("", r"job.toml must have a table: one of \[embed\], \[clean\], \[clusters\], \[fit\], \[evaluate\]"),
         ("[fit\n", r"job.toml must be a TOML file in UTF-8: .*line 1"),
         (EMBED + "batch_sise = 3\n", r"job.toml, \[embed\]: unknown option 'batch_sise'; did you mean 'batch_size'\?"),
         (EMBED + "batch_size = '3'\n", r"job.toml, \[embed\]: batch_size must be an integer or None, got '3'"),

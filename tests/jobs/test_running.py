@@ -197,6 +197,19 @@ def test_findings_are_made_once(job: Path) -> None:
     assert times(folder) == made
 
 
+def test_clusters_are_written_once(job: Path) -> None:
+    job.write_text('[clusters]\nstore = "x.features"\nto = "groups.csv"\npage = "groups.html"\n')
+    shown = run("run", job)
+    assert shown.exit_code == 0, shown.output
+    assert "of 30 rows" in shown.stdout
+    assert {"groups.csv", "groups.csv.done", "groups.html"} <= {path.name for path in job.parent.iterdir()}
+    assert statuses(job) == ["skipped"]
+    (job.parent / "groups.html").unlink()
+    assert statuses(job) == ["done"]
+    job.write_text(job.read_text().replace(".csv", ".html"))
+    assert "the name of the table must end in" in run("run", job).stderr
+
+
 def test_findings_are_made_again_once_rows_are_excluded(job: Path) -> None:
     job.write_text(CLEAN + FIT)
     folder = job.parent

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import pyarrow.compute as pc
 import typer
@@ -16,6 +16,9 @@ from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, reads_sto
 from embedpipe.clustering.options import ClustersOptions
 from embedpipe.report.drawing.wording import counted
 from embedpipe.statistics.percentages import percent
+
+if TYPE_CHECKING:
+    from embedpipe.clustering import Clusters
 
 #: Clusters that are printed.
 SHOWN = 20
@@ -64,6 +67,16 @@ def clusters(
         return
     if quiet:
         return
+    print_clusters(found, verbose)
+    for remark in remarks:
+        print(f"note: {remark}")
+    for path in (to, page):
+        if path is not None:
+            print(path)
+
+
+def print_clusters(found: Clusters, verbose: bool) -> None:
+    """Print the largest clusters, their agreement with the labels, and notes."""
     between = pc.sum(found.groups["between"]).as_py()
     print(f"{counted(len(found), 'cluster')} of {counted(len(found.table), 'row')}, {found.seconds:,.0f} s")
     print(f"between clusters: {counted(between, 'row')} ({percent(between / len(found.table))})\n")
@@ -76,8 +89,5 @@ def clusters(
         print(f"and {counted(len(found) - SHOWN, 'smaller cluster')} (--verbose)")
     if found.agreement:
         print(f"agreement with the labels: NMI {found.agreement['nmi']:.2f}, ARI {found.agreement['ari']:.2f}")
-    for note in [*found.notes, *remarks]:
+    for note in found.notes:
         print(f"note: {note}")
-    for path in (to, page):
-        if path is not None:
-            print(path)
