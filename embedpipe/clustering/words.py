@@ -10,19 +10,23 @@ from scipy.sparse import csr_array
 
 #: Words of a cluster, texts that are counted, and different words.
 MOST_WORDS, MOST_TEXTS, VOCABULARY = 5, 100_000, 50_000
+#: A word of a cluster is so many times as frequent there as in the others, which common words of any language are not.
+LEAST_RATIO = 2
 
 
 def words_of_texts(texts: Sequence[str], clusters: npt.NDArray[np.int64], seed: int) -> list[list[str]]:
     """Return the words that are more frequent in each cluster than in the others, the most telling first.
 
     The class-based TF-IDF of BERTopic (Grootendorst, arXiv:2203.05794), with its two options against frequent words of
-    any language: the root of the frequency in the cluster, and the inverse frequency of BM25.
+    any language: the root of the frequency in the cluster, and the inverse frequency of BM25. Stop words of English are
+    left out, which also tell clusters apart ("he", "she"), and name none.
     """
     from sklearn.feature_extraction.text import CountVectorizer
 
     count = int(clusters.max()) + 1
     drawn = np.random.default_rng(seed).permutation(len(texts))[:MOST_TEXTS]
-    vectorizer = CountVectorizer(max_features=VOCABULARY, token_pattern=r"(?u)\b[^\W\d_]{2,}\b")
+    pattern = r"(?u)\b[^\W\d_]{2,}\b"
+    vectorizer = CountVectorizer(max_features=VOCABULARY, token_pattern=pattern, stop_words="english")
     try:
         counts = vectorizer.fit_transform([texts[row] for row in drawn])
     except ValueError:  # no text has a word
@@ -31,8 +35,10 @@ def words_of_texts(texts: Sequence[str], clusters: npt.NDArray[np.int64], seed: 
     frequencies = (member @ counts).toarray()
     total, average = frequencies.sum(axis=0), frequencies.sum() / count
     inverse = np.log1p(np.maximum(average - total + 0.5, 0) / (total + 0.5))
-    shares = frequencies / np.maximum(frequencies.sum(axis=1, keepdims=True), 1)
-    more_frequent = shares > 1.01 * total / total.sum()
+    sizes = frequencies.sum(axis=1, keepdims=True)
+    shares = frequencies / np.maximum(sizes, 1)
+    elsewhere = (total - frequencies) / np.maximum(total.sum() - sizes, 1)
+    more_frequent = shares > LEAST_RATIO * elsewhere
     return _best(np.sqrt(shares) * inverse * more_frequent, vectorizer.get_feature_names_out().tolist())
 
 

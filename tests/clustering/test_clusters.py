@@ -105,6 +105,10 @@ def test_words_are_those_of_one_cluster() -> None:
     number = np.repeat([0, 1, 2], 40)
     texts = [" ".join(["the", "a", "is", "to", *rng.choice(own[cluster], 2)]) for cluster in number]
     assert [{*words} for words in words_of_texts(texts, number, 0)] == [{*words} for words in own]
+    pairs = list(zip(texts, number, strict=True))
+    for common in ("que el", "que el el"), ("he", "she"):  # of another language, and a stop word in one cluster only
+        given = [f"{text} {common[bool(cluster)]}" for text, cluster in pairs]
+        assert [{*words} for words in words_of_texts(given, number, 0)] == [{*words} for words in own]
     assert words_of_texts(["12", "34"], np.array([0, 1]), 0) == [[], []]
 
 
