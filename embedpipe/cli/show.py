@@ -221,7 +221,7 @@ def _failures(facts: dict[str, Any]) -> str:
         return "0"
     kept = facts["failures_with_an_older_vector"]
     older = f", of which {kept:,} keep the vector of an earlier version" if kept else ""
-    return f"{facts['failures']:,}{older}: embedpipe info {facts['store']} --failures"
+    return f"{facts['failures']:,}{older}: embedpipe info {shlex.quote(facts['store'])} --failures"
 
 
 def _layer(layer: LayerSpec) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -62,7 +63,7 @@ def _sentence(option: str, stage: str, gain: float, share: float, store: str) ->
     total_gain = 1 / (1 - share + share / gain)
     return (
         f"{option}, in a new store, would be {total_gain:.1f} times as fast here ({stage} {gain:.1f} times, measured): "
-        f"`embedpipe verify {store} {option}` measures how far it moves the vectors"
+        f"`embedpipe verify {shlex.quote(store)} {option}` measures how far it moves the vectors"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -225,7 +226,8 @@ def labelled_rows(
             continue
         if name == "label":
             raise TrainingDataError(
-                f"{store.path!r} has no labels: set them from a table with `embedpipe label {store.path} LABELS.csv`, "
+                f"{store.path!r} has no labels: set them from a table with "
+                f"`embedpipe label {shlex.quote(store.path)} LABELS.csv`, "
                 f"or name another column ({option('label', ...)}) of {store.data_columns}"
             )
         require_column(
@@ -358,7 +360,7 @@ def sample_weights(rows: pa.Table, name: str) -> npt.NDArray[np.float64]:
         raise TrainingDataError(
             f"weights must be numbers >= 0, and {int(bad.sum())} in column {name!r} are not, such as "
             f"{column[first].as_py()!r} of {rows.column('id')[first].as_py()!r}: set them "
-            f"(`embedpipe label --into {name}`)"
+            f"(`embedpipe label --into {shlex.quote(name)}`)"
         )
     if not weights.any():
         raise TrainingDataError(f"some weight in column {name!r} must be above 0: all are 0")
