@@ -202,6 +202,8 @@ def _check_predicts(estimator: Any, dim: int, folder: Path) -> None:
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Return the values of the manifest of a head. Raises HeadError if there is none, or it is damaged."""
+    if not os.path.lexists(folder):
+        raise HeadError(f"there is no head at {str(folder)!r}: `embedpipe fit STORE --to FOLDER` makes one")
     if folder.is_file():
         raise HeadError(f"{str(folder)!r} is a file, and a head is a folder, as `embedpipe fit --to FOLDER` makes it")
     try:
