@@ -8,6 +8,7 @@ import glob
 import os
 import shutil
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -79,6 +80,16 @@ def names_file(path: Path) -> Iterator[None]:
         raise WriteError(
             f"cannot write {os.fspath(path)!r}: {error}. Make room, or choose another place, and run this again"
         ) from error
+
+
+def check_writable(path: Path) -> None:
+    """Raise WriteError if a file or folder cannot be made at a path, whose missing parents will be.
+
+    A file without a name is made and closed: permissions alone do not tell what a network or read-only disk allows.
+    """
+    nearest = next(parent for parent in path.absolute().parents if parent.is_dir())
+    with names_file(path), tempfile.TemporaryFile(dir=nearest):
+        pass
 
 
 def sync(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a folder is that embedpipe made: one kind is easily given for another, and only its own files are replaced."""
+"""What a folder is that embedpipe made: one kind is easily given for another. And where results may be written."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from fnmatch import fnmatch
 from pathlib import Path
 
+from embedpipe._utils.atomic import check_writable
 from embedpipe.errors import UsageError
 
 #: What `embedpipe fit` and `embedpipe export` make.
@@ -41,26 +42,44 @@ def but_is(path: str | os.PathLike[str]) -> str:
     return f", but {kind}" if kind else ""
 
 
-def require_replaceable(folder: Path, kind: str) -> None:
-    """Raise UsageError unless a folder is new, empty, or one of a kind without files of others, which would be lost."""
-    in_a_file = any(place.is_file() for place in (folder, *folder.parents))
-    if not in_a_file and not (folder.is_dir() and any(folder.iterdir())):
-        return
-    if folder_kind(folder) != kind:
-        raise UsageError(f"{str(folder)!r} must be a new or empty folder, or {kind}{but_is(folder)}: give another")
-    others = sorted(path.name for path in folder.iterdir())
-    others = [name for name in others if not any(fnmatch(name, known) for known in (*FILES[kind], *LITTER))]
-    if others:
-        raise UsageError(
-            f"{str(folder)!r} is {kind} that would be replaced, and {others[0]!r} in it would be lost: move it "
-            "elsewhere, or give a new folder"
-        )
+def check_file(to: str | os.PathLike[str]) -> Path:
+    """Return the path of a file to write, which is replaced.
 
-
-def require_outside_store(path: str | os.PathLike[str]) -> None:
-    """Raise UsageError if a file to write lies in the folder of a store: `vacuum` deletes what is not the store's."""
-    for parent in Path(path).absolute().parents:
+    Raises UsageError for a URL, a folder, a name that cannot be a file's, or a place in the folder of a store, whose
+    `vacuum` deletes what is not the store's; and WriteError for a place in which nothing can be written.
+    """
+    if "://" in os.fspath(to):
+        raise UsageError(f"a result is written to a local file, got the URL {os.fspath(to)!r}")
+    path = Path(to)
+    try:
+        taken = path.is_dir() or any(parent.is_file() for parent in path.absolute().parents)
+    except OSError as error:  # too long
+        raise UsageError(f"{str(path)!r:.300} cannot be the name of a file: {error}") from error
+    if taken:
+        raise UsageError(f"{str(path)!r} must not be a folder, nor lie below a file")
+    for parent in path.absolute().parents:
         if folder_kind(parent) == "a feature store":
             raise UsageError(
-                f"{os.fspath(path)!r} must not lie in {str(parent)!r}, a feature store, whose folder holds nothing else"
+                f"{str(path)!r} must not lie in {str(parent)!r}, a feature store, whose folder holds nothing else"
             )
+    check_writable(path)
+    return path
+
+
+def check_replaceable(folder: Path, kind: str) -> None:
+    """Raise UsageError unless a folder is new, empty, or one of a kind without files of others, which would be lost.
+
+    Raises WriteError if nothing can be written beside it, where the new folder is made before it is put in place.
+    """
+    in_a_file = any(place.is_file() for place in (folder, *folder.parents))
+    if in_a_file or (folder.is_dir() and any(folder.iterdir())):
+        if folder_kind(folder) != kind:
+            raise UsageError(f"{str(folder)!r} must be a new or empty folder, or {kind}{but_is(folder)}: give another")
+        others = sorted(path.name for path in folder.iterdir())
+        others = [name for name in others if not any(fnmatch(name, known) for known in (*FILES[kind], *LITTER))]
+        if others:
+            raise UsageError(
+                f"{str(folder)!r} is {kind} that would be replaced, and {others[0]!r} in it would be lost: move it "
+                "elsewhere, or give a new folder"
+            )
+    check_writable(folder)

@@ -23,6 +23,7 @@ from embedpipe.sources.access.outage import outages_raised
 from embedpipe.sources.opening import open_source
 from embedpipe.sources.options import SourceOptions
 from embedpipe.store import FeatureStore
+from embedpipe.store.data_files import check_new_store
 
 if TYPE_CHECKING:
     from embedpipe._utils.parameters import EmbedParameters
@@ -136,6 +137,9 @@ def _embed(
     if source_options.text is not None and backbone_options.modality is None:
         backbone_options = dataclasses.replace(backbone_options, modality="text")
     backbone_options = resolve_options(backbone_options)
+    exists = FeatureStore.exists(to)
+    if not exists:
+        check_new_store(to)
     with show.step("listing the source"):
         listing = open_source(source, source_options, backbone_options.modality or "image")
     if backbone_options.precision == "int8" and run_options.engine != "auto":
@@ -143,7 +147,6 @@ def _embed(
             f"{option('precision', 'int8')} needs {option('engine', 'auto')}, got "
             f"{option('engine', run_options.engine)}"
         )
-    exists = FeatureStore.exists(to)
     backbone = find(backbone_options, recall=exists)
     given = backbone.spec
     if exists:

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from embedpipe._utils.checksums import write_json
+from embedpipe._utils.folder_kinds import check_file
 from embedpipe._utils.option_names import option
 from embedpipe._utils.version import __version__
 from embedpipe.errors import UsageError
@@ -21,13 +22,10 @@ MOST_VALUES = 5_000_000
 
 
 def check_results(to: str | Path) -> Path:
-    """Return the path of a file of results; raise UsageError if it does not end in .json, or cannot be a file."""
-    to = Path(to)
-    if to.suffix.lower() != ".json":
+    """Return the path of a file of results; raise UsageError without .json at its end, and what `check_file` does."""
+    if Path(to).suffix.lower() != ".json":
         raise UsageError(f"the name of saved results must end in .json, got {str(to)!r}")
-    if to.is_dir() or any(parent.is_file() for parent in to.absolute().parents):
-        raise UsageError(f"{str(to)!r} must not be a folder, nor lie below a file")
-    return to
+    return check_file(to)
 
 
 def save_results(kind: str, results: Any, to: str | Path) -> list[str]:

@@ -77,12 +77,14 @@ def export(
     0
     """
     from embedpipe.exporting.building import build  # needs torch
+    from embedpipe.exporting.folder import check_target
 
     chosen, reload_options = build_options(OPTIONS, options)
     import_extra("onnx", "onnx")
     import_extra("onnxruntime", "onnx")
     if chosen.format == "openvino":
         import_without_telemetry("openvino")
+    check_target(to)
     loaded = head if isinstance(head, Head) else load_head(os.fspath(head), trust=reload_options.trust)
     given: dict[str, Any] = {"store": store, "reload_options": reload_options, "show": Progress(progress)}
     return build(loaded, to, chosen, **given)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from embedpipe._utils.checksums import file_sha256, with_checksum
-from embedpipe._utils.folder_kinds import EXPORTED, require_replaceable
+from embedpipe._utils.folder_kinds import EXPORTED, check_replaceable
 from embedpipe._utils.version import __version__
 from embedpipe.backbones.backbone import Backbone
 from embedpipe.backbones.network import TextNetwork
@@ -45,7 +45,7 @@ def check_target(to: str | os.PathLike[str]) -> Path:
     if "://" in os.fspath(to):
         raise UsageError(f"a model is exported into a local folder, got the URL {os.fspath(to)!r}")
     folder = Path(to).resolve()
-    require_replaceable(folder, EXPORTED)
+    check_replaceable(folder, EXPORTED)
     return folder
 
 

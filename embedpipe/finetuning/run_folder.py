@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from embedpipe._utils.atomic import whole_file
+from embedpipe._utils.atomic import names_file, whole_file
 from embedpipe._utils.checksums import read_json, write_json
 from embedpipe._utils.option_names import option
 from embedpipe._utils.version import __version__, other_format
@@ -83,23 +83,19 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
     A new folder is deleted again if the block fails before it writes a file.
 
-    Raises BusyError if another process holds the lock, and UsageError if the folder cannot be made.
+    Raises BusyError if another process holds the lock, and WriteError if nothing can be written there.
     """
     is_new = not folder.exists()
-    try:
+    with names_file(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot make the folder {str(folder)!r}: {error}") from error
-    lock = FileLock(folder / LOCK, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise BusyError(
-            f"another process is using {str(folder)!r}: wait until it ends, or give another folder "
-            f"({option('to', ...)})"
-        ) from error
-    except OSError as error:
-        raise UsageError(f"cannot write in {str(folder)!r}: {error}") from error
+        lock = FileLock(folder / LOCK, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise BusyError(
+                f"another process is using {str(folder)!r}: wait until it ends, or give another folder "
+                f"({option('to', ...)})"
+            ) from error
     try:
         yield
     except BaseException:

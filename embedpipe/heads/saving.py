@@ -33,7 +33,7 @@ import numpy.typing as npt
 
 from embedpipe._utils.atomic import whole_folder
 from embedpipe._utils.checksums import file_sha256, with_checksum, without_checksum
-from embedpipe._utils.folder_kinds import HEAD, but_is, require_replaceable
+from embedpipe._utils.folder_kinds import HEAD, but_is, check_replaceable
 from embedpipe._utils.version import __version__, other_format
 from embedpipe.backbones.spec import BackboneSpec
 from embedpipe.errors import HeadError, StoreError, UsageError
@@ -56,7 +56,7 @@ def check_target(to: str | Path) -> Path:
     if "://" in os.fspath(to):
         raise UsageError(f"a head is saved in a local folder, got the URL {os.fspath(to)!r}")
     folder = Path(to).resolve()
-    require_replaceable(folder, HEAD)
+    check_replaceable(folder, HEAD)
     return folder
 
 

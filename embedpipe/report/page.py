@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from embedpipe._utils.atomic import whole_file
-from embedpipe._utils.folder_kinds import require_outside_store
+from embedpipe._utils.folder_kinds import check_file
 from embedpipe._utils.notebook.html_tables import visible
 from embedpipe.errors import UsageError
 from embedpipe.report.drawing import wording
@@ -21,14 +21,13 @@ SUFFIXES = (".html", ".htm")
 
 
 def check_page(to: str | Path) -> Path:
-    """Return the path of a page; raise UsageError if it does not end in .html, is a folder, or in a store's."""
+    """Return the path of a page; raise UsageError if it does not end in .html, and what `check_file` raises."""
     to = Path(to)
     if to.suffix.lower() not in SUFFIXES:
         raise UsageError(f"the name of an HTML page must end in .html, got {str(to)!r}")
     if to.is_dir():
         raise UsageError(f"an HTML page must be a file, and {str(to)!r} is a folder: write {str(to / 'page.html')!r}")
-    require_outside_store(to)
-    return to
+    return check_file(to)
 
 
 def write_page(template: str, variables: Mapping[str, Any], to: Path) -> Path:

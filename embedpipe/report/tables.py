@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedpipe._utils.atomic import whole_file
-from embedpipe._utils.folder_kinds import require_outside_store
+from embedpipe._utils.folder_kinds import check_file
 from embedpipe._utils.messages.json_values import without_nan
 from embedpipe.errors import UsageError
 from embedpipe.sources.file_types import FORMULA_SIGNS
@@ -39,8 +39,8 @@ def is_page(to: str | Path) -> bool:
 def check_table(to: str | Path, suffixes: Sequence[str] = TABLE_SUFFIXES) -> Path:
     """Return the path of a table to write.
 
-    Raises UsageError for an unknown suffix, a name that cannot be a file, or one in the folder of a store, and
-    MissingExtraError for ``.xlsx`` without openpyxl.
+    Raises UsageError for an unknown suffix, what `check_file` raises, and MissingExtraError for ``.xlsx`` without
+    openpyxl.
     """
     to = Path(to)
     suffix = to.suffix.lower()
@@ -48,13 +48,7 @@ def check_table(to: str | Path, suffixes: Sequence[str] = TABLE_SUFFIXES) -> Pat
         *first, last = suffixes
         known = f"{', '.join(first)} or {last}" if first else last
         raise UsageError(f"the name of the table must end in {known}, got {str(to)!r}")
-    try:
-        taken = to.is_dir() or any(parent.is_file() for parent in to.absolute().parents)
-    except OSError as error:  # too long
-        raise UsageError(f"{str(to)!r:.300} cannot be the name of a file: {error}") from error
-    if taken:
-        raise UsageError(f"{str(to)!r} must not be a folder, nor lie below a file")
-    require_outside_store(to)
+    check_file(to)
     if suffix == ".xlsx":
         from embedpipe.report import workbook
 

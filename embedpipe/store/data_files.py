@@ -23,7 +23,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from deltalake.transaction import AddAction, RemoveAction
 
-from embedpipe._utils.atomic import sync
+from embedpipe._utils.atomic import check_writable, sync
 from embedpipe._utils.checksums import checksum
 from embedpipe.errors import StoreError, UsageError
 from embedpipe.sources.access.outage import lacks_credentials
@@ -39,6 +39,19 @@ DATA_FILE = re.compile(r"part-[0-9a-f]{8}-([0-9a-f]{32})-([0-9a-f]{8})\.parquet"
 
 #: Estimated bytes per row of all columns except the vectors.
 ROW_BYTES = 512
+
+
+def check_new_store(path: str | Path) -> None:
+    """Raise UsageError where a new store has no place, as there are other files, and WriteError if none can be made."""
+    path = table_path(path)
+    if "://" in path:
+        return
+    folder = Path(path)
+    if folder.is_file():
+        raise UsageError(f"the feature store must be a folder, and {path!r} is a file: give a new or empty folder")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UsageError(f"{path!r} holds other files and is not a feature store: give a new or empty folder")
+    check_writable(folder)
 
 
 def table_path(path: str | Path) -> str:

@@ -15,7 +15,7 @@ from embedpipe._utils.importing import to_pandas
 from embedpipe._utils.option_names import option
 from embedpipe.backbones.spec import BackboneSpec, LayerSpec
 from embedpipe.errors import StoreError, UsageError
-from embedpipe.store.data_files import table_path
+from embedpipe.store.data_files import check_new_store, table_path
 from embedpipe.store.delta_log import Change
 from embedpipe.store.editing.exclusion import choose_rows, set_excluded
 from embedpipe.store.editing.labelling import set_column
@@ -104,13 +104,12 @@ class FeatureStore:
             The existing store has another spec. The message lists the fields that differ.
         UsageError
             The path holds something else, or ``compress`` is true and the existing store is not compressed.
+        WriteError
+            Nothing can be written there.
         """
         path = table_path(path)
-        if "://" not in path and Path(path).is_file():
-            raise UsageError(f"the feature store must be a folder, and {path!r} is a file: give a new or empty folder")
-        if not KeyedTable.exists(path):
-            if "://" not in path and Path(path).is_dir() and any(Path(path).iterdir()):
-                raise UsageError(f"{path!r} holds other files and is not a feature store: give a new or empty folder")
+        if not cls.exists(path):
+            check_new_store(path)
             KeyedTable.create(path, store_schema(spec, compress))
         store = cls(path)
         store.require(spec)

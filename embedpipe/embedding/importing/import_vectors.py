@@ -35,6 +35,7 @@ from embedpipe.sources.vectors.vector_rows import list_vectors
 from embedpipe.sources.vectors.vector_source import Block, VectorSource, open_vectors
 from embedpipe.store import FeatureStore
 from embedpipe.store.adopting import NewFile, adopt, write_new_files
+from embedpipe.store.data_files import check_new_store
 from embedpipe.store.delta_log import Change
 from embedpipe.store.editing.labelling import Outcome
 from embedpipe.store.id_index import IdIndex
@@ -144,6 +145,8 @@ def import_vectors(
     start = time.perf_counter()
     (chosen,) = build_options((ImportOptions,), options)
     show = Progress(progress)
+    if not FeatureStore.exists(to):
+        check_new_store(to)
     verbatim = ids if isinstance(ids, str) else None
     source = open_vectors(vectors, chosen.vector, verbatim)
     rows = list_vectors(source, ids, labels, chosen.split)

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from embedpipe._utils.atomic import check_writable
 from embedpipe._utils.checksums import read_json, write_json
 from embedpipe._utils.option_names import option
 from embedpipe._utils.version import __version__, other_format
@@ -53,6 +54,8 @@ class BenchmarkFolder:
     ------
     UsageError
         If the folder holds anything else.
+    WriteError
+        If it is new and cannot be made.
     """
 
     def __init__(self, to: str | Path) -> None:
@@ -67,6 +70,7 @@ class BenchmarkFolder:
                 f"the folder must be new, empty or that of an earlier benchmark, and {str(self.path)!r} holds other "
                 f"files: give another ({option('to', ...)})"
             )
+        check_writable(self.path)
         self.facts: dict[str, Any] = {}
 
     @property

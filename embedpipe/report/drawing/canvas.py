@@ -22,7 +22,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from embedpipe._utils.atomic import whole_file
-from embedpipe._utils.folder_kinds import require_outside_store
+from embedpipe._utils.folder_kinds import check_file
 from embedpipe.errors import UsageError
 from embedpipe.report.drawing.picture import Picture
 
@@ -57,12 +57,11 @@ def font_families() -> list[str]:
 
 
 def check_png(to: str | Path, what: str) -> Path:
-    """Return ``to`` as a path; raise UsageError if it does not end in .png, or lies in a store."""
+    """Return ``to`` as a path; raise UsageError if it does not end in .png, and what `check_file` raises."""
     to = Path(to)
     if to.suffix.lower() != ".png":
         raise UsageError(f"the name of {what} must end in .png, got {str(to)!r}")
-    require_outside_store(to)
-    return to
+    return check_file(to)
 
 
 def make_figure(width: int, height: int) -> Figure:

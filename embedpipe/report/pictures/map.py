@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from embedpipe._utils.folder_kinds import require_outside_store
+from embedpipe._utils.folder_kinds import check_file
 from embedpipe._utils.option_names import option
 from embedpipe._utils.progress import Progress
 from embedpipe._utils.version import __version__
@@ -94,7 +94,7 @@ def map(
     to = Path(to)
     if to.suffix.lower() not in (".png", *SUFFIXES):
         raise UsageError(f"the name of a map must end in .png or .html, got {str(to)!r}")
-    require_outside_store(to)
+    check_file(to)
     store = open_store(store, before="drawing a map")
     layers = store.select_layers(layer)
     layer = "+".join(each.name for each in layers)
