@@ -12,6 +12,7 @@ import typer.main
 from writing import write_if_changed
 
 from embedpipe.cli import app
+from embedpipe.cli.running.verbs import VERB_GROUPS
 
 HEAD = """# Command line
 
@@ -31,8 +32,6 @@ A verb has the same name in Python, and what can be set in both has the same nam
 
 This page is generated from the program.
 """
-#: The headings of ``embedpipe --help`` in the order in which a user meets them; others follow.
-ORDER = ("Store", "Learn", "Compare", "Fine-tune", "Jobs", "Machine")
 #: Said once at the top of the page.
 COMMON = {"json", "log", "quiet", "verbose", "help"}
 
@@ -49,11 +48,10 @@ def write(path: Path) -> None:
 
 def _panels(group: Any) -> dict[str, list[str]]:
     """Return the verbs by the heading under which ``embedpipe --help`` lists them."""
-    panels: dict[str, list[str]] = {}
+    panels: dict[str, list[str]] = {heading: [] for heading in VERB_GROUPS}
     for name, command in group.commands.items():
-        heading = getattr(command, "rich_help_panel", None)
-        panels.setdefault(heading if isinstance(heading, str) else "Verbs", []).append(name)
-    return dict(sorted(panels.items(), key=lambda panel: ORDER.index(panel[0]) if panel[0] in ORDER else len(ORDER)))
+        panels[command.rich_help_panel].append(name)
+    return panels
 
 
 def _verb(name: str, command: Any) -> str:

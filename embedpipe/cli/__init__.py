@@ -10,13 +10,13 @@ from embedpipe.cli import jobs as jobs  # registers its verb
 from embedpipe.cli import learning as learning  # registers its verbs
 from embedpipe.cli import ranking as ranking  # registers its verb
 from embedpipe.cli.app import app, main
+from embedpipe.cli.cleaning import cleaning as cleaning  # registers its verbs
+from embedpipe.cli.cleaning import clustering as clustering  # registers its verb
+from embedpipe.cli.cleaning import labelling as labelling  # registers its verb
 from embedpipe.cli.searching import drawing as drawing  # registers its verbs
 from embedpipe.cli.searching import indexing as indexing  # registers its verb
 from embedpipe.cli.searching import search as search  # registers its verb
 from embedpipe.cli.searching import viewing as viewing  # registers its verb
-from embedpipe.cli.storing import cleaning as cleaning  # registers its verb
-from embedpipe.cli.storing import clustering as clustering  # registers its verb
-from embedpipe.cli.storing import labelling as labelling  # registers its verb
 from embedpipe.cli.storing import reducing as reducing  # registers its verb
 from embedpipe.cli.storing import sharing as sharing  # registers its verbs
 

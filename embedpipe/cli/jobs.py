@@ -110,9 +110,9 @@ def _toml_value(text: str) -> Any:
 
 def _show(step: StepResult, verbose: bool) -> None:
     """Print what the verb of a step prints."""
+    from embedpipe.cli.cleaning.cleaning import print_findings
+    from embedpipe.cli.cleaning.clustering import print_clusters
     from embedpipe.cli.evaluating import print_result
-    from embedpipe.cli.storing.cleaning import print_findings
-    from embedpipe.cli.storing.clustering import print_clusters
 
     if step.value is None:
         return

@@ -187,9 +187,10 @@ def test_help_lists_the_verbs_by_group() -> None:
     assert groups.pop("Options") == []
     assert groups == {
         "Store": [
-            *("embed", "import-vectors", "info", "verify", "compact", "repair", "vacuum", "forget", "clean"),
-            *("shift", "next", "clusters", "label", "reduce", "push", "pull"),
+            *("embed", "import-vectors", "info", "verify", "compact", "repair", "vacuum", "forget"),
+            *("reduce", "push", "pull"),
         ],
+        "Clean": ["clean", "shift", "next", "clusters", "label"],
         "Search": ["map", "export-table", "index", "search", "view"],
         "Learn": ["fit", "predict", "export", "serve"],
         "Compare": ["evaluate", "rank"],

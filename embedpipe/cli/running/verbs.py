@@ -18,7 +18,7 @@ from embedpipe.cli.running.plain_text import plain_output
 from embedpipe.errors import ExitCode
 
 #: The order of the groups in `embedpipe --help`.
-VERB_GROUPS = ("Store", "Search", "Learn", "Compare", "Fine-tune", "Jobs", "Machine")
+VERB_GROUPS = ("Store", "Clean", "Search", "Learn", "Compare", "Fine-tune", "Jobs", "Machine")
 
 #: The variables that ask for what ``--log`` and ``--json`` do.
 LOG, JSON = "EMBEDPIPE_LOG", "EMBEDPIPE_JSON"

@@ -26,7 +26,7 @@ SHOWN = 3
 MANY = 10
 
 
-@app.command(rich_help_panel="Store")
+@app.command(rich_help_panel="Clean")
 @exits_cleanly
 @reads_stored_places
 @with_options(CleanOptions)
@@ -102,7 +102,7 @@ def print_findings(findings: Findings, verbose: bool) -> None:
         print(f"note: {note}")
 
 
-@app.command(rich_help_panel="Store")
+@app.command(rich_help_panel="Clean")
 @exits_cleanly
 @with_options(ShiftOptions)
 def shift(
@@ -165,7 +165,7 @@ def print_shift(result: Shift) -> None:
         print(f"note: {note}")
 
 
-@app.command("next", rich_help_panel="Store")
+@app.command("next", rich_help_panel="Clean")
 @exits_cleanly
 @with_options(NextOptions)
 def next_(

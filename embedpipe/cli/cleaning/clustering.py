@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SHOWN = 20
 
 
-@app.command(rich_help_panel="Store")
+@app.command(rich_help_panel="Clean")
 @exits_cleanly
 @reads_stored_places
 @with_options(ClustersOptions, ReloadOptions)

@@ -11,7 +11,7 @@ from embedpipe.cli.app import Store, app
 from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly
 
 
-@app.command(rich_help_panel="Store")
+@app.command(rich_help_panel="Clean")
 @exits_cleanly
 def label(
     store: Store,

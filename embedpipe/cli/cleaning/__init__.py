@@ -1,0 +1,1 @@
+"""Verbs that look for faults and groups in the rows, and that change their values."""
