@@ -13,6 +13,10 @@ Each source is left out in turn. Reported: the Brier score of "the gain is above
 the share of the other sources; the share that came true in each fifth of the probabilities; how many gains lie in the
 80 % intervals; the mean absolute error beside that of simpler forecasts. "balanced" weighs each source alike.
 
+*Regret*: points lost against the better of probe and network, where a training costs so many points, and the network is
+kept if it is better on a fifth of the labels, as `embedpipe.finetune` does. Following the forecast: fine-tune if the
+expected gain is above the cost. Beside it: always, never, and where c x the probe's error is above the cost.
+
 The same with a ledger: the forecast also knows some other pairs of the source, on other data sets, as `advise` knows
 the fine-tunings of its user.
 
@@ -28,7 +32,7 @@ import csv
 import json
 import math
 from collections import defaultdict
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +44,7 @@ from scipy.special import expit
 from sklearn.linear_model import Ridge
 
 from embedpipe.finetuning.advice.forecasting import gain_model
-from embedpipe.finetuning.advice.forecasting.forecast import forecast_gain
+from embedpipe.finetuning.advice.forecasting.forecast import Forecast, forecast_gain, kept_gain
 from embedpipe.finetuning.advice.forecasting.gain_model import GainModel, Observed, Setting, features, logit
 from embedpipe.finetuning.advice.forecasting.measurement import expected_variance, observe
 
@@ -48,6 +52,8 @@ Floats = npt.NDArray[np.float64]
 PAIRS, SWEEPS = (Path(__file__).parent / "data" / name for name in ("published_pairs.csv", "probe_and_finetuned.csv"))
 MIN_GAIN = 0.01
 UNKNOWN_ROWS = 1000
+#: What a training costs, in accuracy.
+PRICES = (0.0, 0.001, 0.005, 0.01, 0.02, 0.05)
 #: Sizes of the ledgers that are tried.
 LEDGERS = (1, 3, 10, 30)
 #: Prior variances: the intercept, the three slopes, the pretrainings.
@@ -193,7 +199,9 @@ def measure_left_out(pairs: list[Pair]) -> dict[str, Any]:
     simple["this model"] = np.array([each.gain.value for each in forecasts])
     balanced = np.array([1 / (sources == source).sum() for source in sources]) / len(names)
     weights = {"pooled": np.full(len(pairs), 1 / len(pairs)), "balanced": balanced}
-    results: dict[str, Any] = {}
+    results: dict[str, Any] = {
+        "regret": measure_regret(pairs, {"the forecast": forecasts}, simple["c x error, median"], balanced)
+    }
     rows = [["", "pairs", "Brier score", "base rate's", "less", "in the 80 % interval"]]
     for name, weight in weights.items():
         brier, base_brier = (float(weight @ (each - came_true) ** 2) for each in (chance, base))
@@ -243,6 +251,31 @@ def measure_ledgers(pairs: list[Pair], sources: npt.NDArray[Any], forecasts: dic
             [str(size), *figures, f"{decided.sum()} of {kept.sum()}", str(right.sum()), f"{inside[kept].mean():.0%}"]
         )
     print(markdown_table(rows) + "\n")
+
+
+def measure_regret(
+    pairs: list[Pair], forecasts: dict[str, list[Forecast]], by_error: Floats, weight: Floats
+) -> dict[str, list[float]]:
+    """Print the points lost by each way to decide, at each price of a training."""
+    gains = np.array([float(kept_gain(pair.setting, pair.gain)) for pair in pairs])
+    regret: dict[str, list[float]] = {}
+    for price in PRICES:
+        choices = {
+            name: np.array([replace(each, break_even=price).choice == "fine-tune" for each in some])
+            for name, some in forecasts.items()
+        }
+        choices |= {
+            "always fine-tune": np.ones(len(pairs), bool),
+            "never": np.zeros(len(pairs), bool),
+            "c x error": by_error > price,
+        }
+        for name, tunes in choices.items():
+            lost = np.maximum(gains - price, 0) - np.where(tunes, gains - price, 0)
+            regret.setdefault(name, []).append(100 * float(weight @ lost))
+    rows = [["mean regret, points", *(f"a training costs {100 * price:g}" for price in PRICES)]]
+    rows += [[name, *(f"{value:.2f}" for value in values)] for name, values in regret.items()]
+    print(markdown_table(rows) + "\n")
+    return regret
 
 
 def simple_forecasts(pairs: list[Pair], sources: npt.NDArray[Any]) -> dict[str, Floats]:
@@ -303,34 +336,30 @@ def measure_sweeps(model: GainModel) -> dict[str, Any]:
     return results
 
 
-def _sweep_regret(cells: list[list[dict[str, str]]], model: GainModel) -> dict[str, float]:
-    """Print the points lost against the better of probe and network with all labels, where time costs nothing."""
+def _sweep_regret(cells: list[list[dict[str, str]]], model: GainModel) -> dict[str, list[float]]:
+    """Print the regret with all labels, following the forecast with the pilot and without it."""
     pairs = read_pairs()
     factor = float(np.median([pair.gain / (1 - pair.setting.accuracy) for pair in pairs]))
-    lost: dict[str, list[float]] = defaultdict(list)
-    for cell in cells:
-        *pilot, full = (_sweep_pair(row) for row in sorted(cell, key=lambda row: int(row["labels"])))
-        known = [Observed(pair.setting, pair.logit_gain, pair.variance + 0.02) for pair in pilot]
-        choices = {
-            "the forecast with a pilot": forecast_gain(full.setting, known, model=model).mean > 0,
-            "the forecast without": forecast_gain(full.setting, model=model).mean > 0,
-            "always fine-tune": True,
-            "never": False,
-            "c x error": factor * (1 - full.setting.accuracy) > 0,
-        }
-        for name, tunes in choices.items():
-            lost[name].append(100 * (max(full.gain, 0.0) - (full.gain if tunes else 0.0)))
-    regret = {name: float(np.mean(values)) for name, values in lost.items()}
-    print(markdown_table([["", "mean regret, points"], *([name, f"{value:.2f}"] for name, value in regret.items())]))
-    return regret
+    sweeps = [[_sweep_pair(row) for row in sorted(cell, key=lambda row: int(row["labels"]))] for cell in cells]
+    full = [last for *_, last in sweeps]
+    forecasts = {
+        "the forecast with a pilot": [
+            forecast_gain(last.setting, _pilot_of(pilot), model=model) for *pilot, last in sweeps
+        ],
+        "the forecast without": [forecast_gain(last.setting, model=model) for last in full],
+    }
+    by_error = factor * (1 - np.array([last.setting.accuracy for last in full]))
+    return measure_regret(full, forecasts, by_error, np.full(len(full), 1 / len(full)))
+
+
+def _pilot_of(pairs: list[Pair]) -> list[Observed]:
+    return [Observed(pair.setting, pair.logit_gain, pair.variance + 0.02) for pair in pairs]
 
 
 def _score(cell: list[dict[str, str]], model: GainModel, with_pilot: bool) -> tuple[float, ...]:
     *pilot, full = sorted(cell, key=lambda row: int(row["labels"]))
     pairs = [_sweep_pair(row) for row in (*pilot, full)]
-    observed = (
-        [Observed(pair.setting, pair.logit_gain, pair.variance + 0.02) for pair in pairs[:-1]] if with_pilot else []
-    )
+    observed = _pilot_of(pairs[:-1]) if with_pilot else []
     last = pairs[-1]
     forecast = forecast_gain(last.setting, observed, min_gain=MIN_GAIN, model=model, measurement_variance=last.variance)
     normal = model.predict(last.setting, observed)

@@ -15,11 +15,13 @@ does not know. A decision is *right* if the mean gain over the seeds is above on
 above and "stay". A *tie* is a cell whose 95 % interval of the realised gain, by the pooled spread of the seeds and by
 the test rows, holds one point.
 
-*Regret*: points lost against the better of probe and network, with the time of what was trained at 0 or 0.1 point an
-hour. Following the forecast: the network if the mean of the forecast exceeds what the network costs, once with a pilot,
-whose time counts, and once from the published pairs alone. Beside it: the network where the probability is at least 0.9
-after the pilot, and the head elsewhere; always the network; never; and where c x the probe's error exceeds the cost,
-with the c that fits the published pairs best.
+*Regret*: points lost against the better of probe and network, with the time of what was trained at 0, 0.1, 1 or 10
+points an hour. Following the forecast is what `advise --act` does once the runs of the pilot are done: what the
+forecast is sure of, and where it is still open fine-tuning if the expected gain is above what is asked for. Once with
+--point-worth, which then asks for the gain that pays for the time, and once as it is by default, with --min-gain of one
+point. Trainings keep the network or the probe by their validation rows, as `finetune` does, so "always" does, too.
+The time of the pilot counts. Beside it: never, and where c x the probe's error exceeds the cost, with the c that fits
+the published pairs best.
 
 *Ledger*: the same forecasts where `advise` remembers the full runs on the other data, as its ledger does.
 """
@@ -29,7 +31,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +55,7 @@ from embedpipe.statistics import Estimate, wilson
 
 MIN_GAIN = 0.01
 #: Points of accuracy, as fractions, that an hour of training is worth.
-HOUR_COSTS = (0.0, 0.001)
+HOUR_COSTS = (0.0, 0.001, 0.01, 0.1)
 
 
 @dataclass(frozen=True)
@@ -244,11 +246,13 @@ def measure_regret(cells: Sequence[MeasuredCell]) -> dict[str, dict[str, float]]
             network, pilot = (sum(run.seconds for run in runs) / 3600 for runs in (cell.full, cell.pilot))
             network /= len(cell.full)
             gain, price = cell.realised.value, cost * network
-            after, before = cell.forecast(cell.pilot), cell.forecast([])
-            choices = {
-                "the forecast, with a pilot": (after.mean > price, pilot),
-                "the forecast, without": (before.mean > price, 0.0),
-                "at a probability of 0.9, else the head": (after.recommendation == "fine-tune", pilot),
+            choices: dict[str, tuple[bool, float]] = {}
+            for name, runs, spent in (("with a pilot", cell.pilot, pilot), ("without", [], 0.0)):
+                forecast = cell.forecast(runs)
+                by_costs = replace(forecast, break_even=price).choice
+                choices[f"the forecast {name}, time's worth given"] = by_costs == "fine-tune", spent
+                choices[f"the forecast {name}, by default"] = forecast.choice == "fine-tune", spent
+            choices |= {
                 "always fine-tune": (True, 0.0),
                 "never": (False, 0.0),
                 "c x error": (factor * (1 - cell.probe) > price, 0.0),

@@ -3,13 +3,12 @@
     python pipelines/transfer.py DATA --to transferred --time-budget 30min
 
 Embeds DATA with a frozen backbone and asks `embedpipe.advise`, which may train networks on a part of the labels for
-the time budget. If the recommendation is to fine-tune, it does, and embeds DATA anew with the new backbone if that is
-better on the validation rows. Otherwise it fits the best head on the frozen features. Test rows are read once, at the
-end. --to gets the stores, the head and result.json; a second run continues. DATA is a folder of photos, a table of
-texts, or anything else that `embedpipe.embed` takes.
+the time budget. If fine-tuning is recommended, or the forecast is still open and the expected gain is above --min-gain,
+it trains, and embeds DATA anew with the new backbone if that is better on the validation rows. Otherwise it fits the
+best head on the frozen features. Test rows are read once, at the end. --to gets the stores, the head and result.json; a
+second run continues. DATA is a folder of photos, a table of texts, or anything else that `embedpipe.embed` takes.
 
-Exit codes: 0 done; 3 done, but some items failed; 2 bad usage; 1 any other error. A forecast that is still open after
-the time budget keeps the head, and says so.
+Exit codes: 0 done; 3 done, but some items failed; 2 bad usage; 1 any other error.
 """
 
 from __future__ import annotations

@@ -107,6 +107,14 @@ def cache_paths(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     return (folder / str(number) for number in itertools.count())
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_wide_fixtures(cache_paths: Iterator[Path]) -> Iterator[None]:
+    """Keep what fixtures of a module or session make out of the user's cache folder, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EMBEDPIPE_CACHE", str(next(cache_paths)))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(cache_paths: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the tests out of the user's cache folder, and apart from each other."""

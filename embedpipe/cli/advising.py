@@ -144,7 +144,7 @@ def advise(
         Path | None, typer.Option("--to", help="Folder for the runs of a time budget; finished ones count.")
     ] = None,
     act: Annotated[
-        bool, typer.Option("--act", help="If the recommendation is to fine-tune, do it, in the folder of --to.")
+        bool, typer.Option("--act", help="Fine-tune in the folder of --to, if that is recommended or expected to pay.")
     ] = False,
     page: Annotated[
         Path | None, typer.Option("--page", help="Write the forecast with its steps to this .html file.")
@@ -185,7 +185,7 @@ def advise(
 def print_advice(result: Advice, verbose: bool) -> None:
     """Print the result of `embedpipe.advise`."""
     from embedpipe.finetuning.advice.page import chance_of, describe_step
-    from embedpipe.finetuning.advice.verdict import rough_duration
+    from embedpipe.report.drawing.wording import rough_duration
 
     verdict, frozen = result.verdict, result.frozen_baselines
     print(f"recommendation: {result.recommendation.upper()}\n")

@@ -102,7 +102,7 @@ def test_benchmark_prints_a_table_or_json(store: Path, tmp_path: Path) -> None:
 
 
 def test_advise_prints_the_verdict_and_the_next_step(store: Path) -> None:
-    shown = run("advise", store, *FAST)
+    shown = run("advise", store, *FAST, "--min-gain", 0.06)
     assert shown.exit_code == 0, shown.output
     assert shown.stdout.startswith("recommendation: FIND OUT FIRST")
     assert "Proved at 95 %: can't tell yet." in shown.stdout

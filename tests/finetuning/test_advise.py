@@ -78,8 +78,8 @@ def hard_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def without_pilot(hard_store: Path) -> Advice:
-    """Advice on the hard store, without a pilot."""
-    return advise(hard_store, seeds=2, **FAST)
+    """Advice on the hard store, without a pilot. Of a smaller gain 32 held-out rows would not be likely to decide."""
+    return advise(hard_store, seeds=2, min_gain=0.03, **FAST)
 
 
 @pytest.fixture(scope="module")
@@ -218,8 +218,8 @@ def test_next_step_is_the_cheapest_experiment(without_pilot: Advice, hard_store:
     assert 0 < step.minutes < 5
     assert 0 < step.chance < 1
     assert step.command == (
-        f"embedpipe advise {hard_store} --seeds 2 --epochs 1 --batch-size 16 --trust --near-duplicates off "
-        f"--time-budget {step.options['time_budget']} --to store.advice"
+        f"embedpipe advise {hard_store} --seeds 2 --min-gain 0.03 --epochs 1 --batch-size 16 --trust "
+        f"--near-duplicates off --time-budget {step.options['time_budget']} --to store.advice"
     )
     assert json.loads(json.dumps(without_pilot.to_dict()))["next_step"]["command"] == step.command
 
@@ -264,6 +264,13 @@ def test_strict_verdict_is_that_of_the_runs(
     assert verdict.gain.value <= gain + 1e-9
 
 
+def test_open_forecast_that_no_run_is_likely_to_decide_is_not_to_be_found_out(without_pilot: Advice) -> None:
+    forecast = replace(without_pilot.forecast, min_gain=0.001, probability=0.6, mean=0.004, pays_to_find_out=False)
+    advice = replace(without_pilot, forecast=forecast)
+    assert advice.recommendation == "fine-tune"
+    assert "so the expected gain does: +0.4 points" in advice.sentences()[2]
+
+
 def test_page_shows_every_forecast_and_the_recommendation(
     with_runs: tuple[Advice, list[str], dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -277,7 +284,7 @@ def test_page_shows_every_forecast_and_the_recommendation(
 
 
 def test_worth_of_a_point_is_shown_with_the_expected_gain(without_pilot: Advice, tmp_path: Path) -> None:
-    forecast = replace(without_pilot.forecast, mean=0.02, break_even=0.0042, ledger_rows=3)
+    forecast = replace(without_pilot.forecast, mean=0.02, break_even=0.0042, ledger_rows=3, pays_to_find_out=False)
     advice = replace(without_pilot, forecast=forecast, steps=[ForecastStep(None, forecast)])
     asked = "0.42 points, the worth of its time (expected: +2.0 points)"
     assert f"it gains more than {asked}." in advice.sentences()[1]

@@ -101,10 +101,35 @@ def test_chance_to_decide_is_how_often_simulated_experiments_decide() -> None:
 
 def test_expected_gain_and_break_even_recommend() -> None:
     forecast = forecast_gain(TARGET)
-    assert forecast.gain.low < forecast.mean < forecast.gain.value  # what can be gained is limited, a loss less so
     for break_even, recommended in ((forecast.mean - 0.001, "fine-tune"), (forecast.mean + 0.001, "stay")):
-        assert replace(forecast, break_even=break_even).recommendation == recommended
-        assert replace(forecast, break_even=break_even, pays_to_find_out=True).recommendation == "find out first"
+        by_costs = replace(forecast, break_even=break_even)
+        assert (by_costs.recommendation, by_costs.choice) == ("find out first", recommended)
+        assert replace(by_costs, pays_to_find_out=False).recommendation == recommended
+
+
+def test_open_forecast_is_chosen_by_the_expected_gain_where_no_run_is_likely_to_decide() -> None:
+    target = replace(TARGET, accuracy=0.95)
+    forecast = forecast_gain(target)
+    assert forecast.recommendation == "find out first"
+    for min_gain, choice in ((forecast.mean - 0.001, "fine-tune"), (forecast.mean + 0.001, "stay")):
+        asked = forecast_gain(target, min_gain=min_gain)
+        assert asked.recommendation == "find out first"
+        assert replace(asked, pays_to_find_out=False).recommendation == asked.choice == choice
+
+
+@given(shares, st.integers(40, 10**6), st.floats(-0.5, 0.5), st.floats(1e-4, 1))
+@settings(max_examples=50, deadline=None)
+def test_expected_gain_is_that_of_keeping_the_better_on_few_validation_rows(
+    accuracy: float, labels: int, gain: float, variance: float
+) -> None:
+    """By simulation: a draw of the true gain, one of the gain on the validation rows, and what is kept then."""
+    target = Setting(accuracy, labels, 5, None)
+    seen = Observed(target, gain, variance)
+    forecast, normal = forecast_gain(target, [seen]), load_gain_model().predict(target, [seen])
+    rng = np.random.default_rng(0)
+    true = 1 / (1 + np.exp(-(logit(accuracy) + normal.mean + normal.deviation * rng.standard_t(8, 40_000)))) - accuracy
+    measured = true + rng.normal(0, math.sqrt(0.1 / (labels / 5)), len(true))
+    assert forecast.mean == pytest.approx(np.where(measured > 0, true, 0).mean(), abs=0.005)
 
 
 @pytest.mark.parametrize("break_even", [0.01, 0.05, 0.1])
@@ -129,6 +154,7 @@ def test_cheapest_likely_experiment_is_recommended() -> None:
     small, middle, full = (Experiment(n, 2, n / 10, chance) for n, chance in ((100, 0.3), (200, 0.6), (800, 0.9)))
     assert cheapest_experiment([full, small, middle]) == middle
     assert cheapest_experiment([small, replace(middle, chance=0.4)]) == replace(middle, chance=0.4)
+    assert cheapest_experiment([replace(small, chance=0.1), replace(full, chance=0.15)]) is None
     assert cheapest_experiment([]) is None
     assert cheapest_experiment([replace(full, minutes=None), replace(middle, minutes=None)]).labels == 200  # type: ignore[union-attr]
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from embedpipe.errors import UsageError
-from embedpipe.finetuning.advice.verdict import Verdict, judge, rough_duration
+from embedpipe.finetuning.advice.verdict import Verdict, judge
 from embedpipe.finetuning.benchmark.paired_runs import PilotRun
 from embedpipe.statistics import Estimate, paired_interval
 
@@ -264,10 +264,3 @@ RUN = PilotRun(400, 0, 0.8, 0.82, 60.0)
 def test_bad_arguments_are_refused(runs: list[PilotRun], options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         ask(runs, **options)
-
-
-def test_durations_are_rounded() -> None:
-    assert [rough_duration(minutes) for minutes in (0.003, 0.6, 1.2, 8.4, 89, 90, 600)] == [
-        "less than a minute", "less than a minute", "about 1 minute", "about 8 minutes", "about 89 minutes",
-        "about 1.5 hours", "about 10.0 hours",
-    ]  # fmt: skip

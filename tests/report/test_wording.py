@@ -11,6 +11,7 @@ from embedpipe.report.drawing.wording import (
     metric_interval,
     metric_value,
     percent,
+    rough_duration,
 )
 
 
@@ -38,3 +39,10 @@ def test_ticks_of_logarithmic_axes_are_round() -> None:
     assert log_ticks(1, 1e9)[:2] == [1, 100]
     assert log_ticks(3.1, 3.9) == [3.1, 3.9]
     assert log_ticks(9, 12) == [9, 10, 12]
+
+
+def test_rough_durations_are_words() -> None:
+    assert [rough_duration(minutes) for minutes in (0.003, 0.6, 1.2, 8.4, 89, 90, 600)] == [
+        "less than a minute", "less than a minute", "about 1 minute", "about 8 minutes", "about 89 minutes",
+        "about 1.5 hours", "about 10.0 hours",
+    ]  # fmt: skip

@@ -184,5 +184,16 @@ class AdviceData:
             f"Fine-tuning on all {self.labels:,} labels is expected to change accuracy by {100 * gain.value:+.1f} "
             f"points (80 % interval {100 * gain.low:+.1f} to {100 * gain.high:+.1f}), from {basis} published results.",
             f"With a probability of {forecast.probability:.2f} it gains more than {self.asked_gain}.",
+            *self._by_expected_gain(),
             f"Proved at 95 %: {self.verdict.decision}.",
+        ]
+
+    def _by_expected_gain(self) -> list[str]:
+        """The reason of a choice that neither probability nor costs make."""
+        forecast = self.forecast
+        if forecast.is_sure or forecast.break_even is not None or forecast.recommendation == "find out first":
+            return []
+        return [
+            f"No further runs are likely to decide, so the expected gain does: {100 * forecast.mean:+.1f} points, if "
+            "the better of network and head on the validation rows is kept."
         ]

@@ -34,14 +34,14 @@ from embedpipe.finetuning.advice.options import AdviseOptions
 from embedpipe.finetuning.advice.pilot import LEARNERS, TrainingCost, time_training
 from embedpipe.finetuning.advice.result import Advice
 from embedpipe.finetuning.advice.runs import Runner
-from embedpipe.finetuning.advice.verdict import judge, rough_duration
+from embedpipe.finetuning.advice.verdict import judge
 from embedpipe.finetuning.benchmark.cell_files import BenchmarkFolder
 from embedpipe.finetuning.options import FineTuneOptions, LedgerOptions, SplitOptions
 from embedpipe.finetuning.run_folder import lock_folder
 from embedpipe.finetuning.source import open_items, require_trainable
 from embedpipe.finetuning.split_rows import hold_out_training_rows, read_split_rows
 from embedpipe.finetuning.training.launcher import require_one_process
-from embedpipe.report.drawing.wording import counted
+from embedpipe.report.drawing.wording import counted, rough_duration
 from embedpipe.store import FeatureStore
 
 if TYPE_CHECKING:
@@ -90,8 +90,9 @@ def advise(
     backbone : str
         Backbone for images or texts that are not in a store yet.
     act : bool
-        If the recommendation is to fine-tune, do it, in ``network`` in ``to``. The network is kept if it is better than
-        the head on the validation rows; the test rows are read once, at the end.
+        Fine-tune in ``network`` in ``to``, if that is recommended, or if the forecast is still open and the expected
+        gain is above what is asked for. The network is kept if it is better than the head on the validation rows; the
+        test rows are read once, at the end.
     device : str, optional
         Where to train; by default the fastest usable device.
     progress : bool, optional
@@ -203,7 +204,7 @@ def advise(
         add_to_ledger([ledger_row(first.spec, identity, **measured) for measured in runner.measured()])
 
     network = None
-    if act and to is not None and forecast.recommendation == "fine-tune":
+    if act and to is not None and forecast.choice == "fine-tune":
         from embedpipe.finetuning.finetune import finetune
 
         shared: Any = {name: value for name, value in options.items() if name not in ADVISE_ONLY}
@@ -264,9 +265,9 @@ def _open_stores(
 
 
 def _why_no_more_runs(planned: Sequence[Experiment], minutes_left: float) -> str:
-    if not planned:
-        return "No further runs were planned: there are too few labels, or all label counts have enough runs."
-    cheapest = min(each.minutes or 0.0 for each in planned)
+    if not any(each.pays for each in planned):
+        return "No further runs are likely to decide: there are too few labels, or enough runs of all label counts."
+    cheapest = min(each.minutes or 0.0 for each in planned if each.pays)
     return (
         "The time budget ended before the forecast decided: the shortest runs left take "
         f"{rough_duration(cheapest)}, and {rough_duration(max(minutes_left, 0.0))} is left."

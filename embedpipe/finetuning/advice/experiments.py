@@ -113,9 +113,8 @@ def gain_worth(seconds: float, point_seconds: float) -> float:
 def assess(
     evidence: Evidence, split: SplitRows, seeds: int, cost: TrainingCost | None
 ) -> tuple[Forecast, list[Experiment]]:
-    """Return the forecast and the runs that could be next; with a point's worth, whether it pays to run them."""
-    forecast, experiments = evidence.forecast(), plan_experiments(evidence, split, seeds, cost)
-    if evidence.point_seconds is not None:
-        pays = any((each.net or 0.0) > 0 for each in experiments)
-        forecast = replace(forecast, break_even=evidence.min_gain, pays_to_find_out=pays)
-    return forecast, experiments
+    """Return the forecast, which knows whether it pays to find out more, and the runs that could be next."""
+    experiments = plan_experiments(evidence, split, seeds, cost)
+    break_even = None if evidence.point_seconds is None else evidence.min_gain
+    pays = any(each.pays for each in experiments)
+    return replace(evidence.forecast(), break_even=break_even, pays_to_find_out=pays), experiments

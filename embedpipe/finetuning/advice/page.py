@@ -8,7 +8,6 @@ from typing import Any
 
 from embedpipe._utils.version import __version__
 from embedpipe.finetuning.advice.advice_data import AdviceData, ForecastStep
-from embedpipe.finetuning.advice.verdict import rough_duration
 from embedpipe.report.drawing.svg import (
     BLUE,
     FAINT,
@@ -22,7 +21,7 @@ from embedpipe.report.drawing.svg import (
     to_svg,
     write,
 )
-from embedpipe.report.drawing.wording import counted, points
+from embedpipe.report.drawing.wording import counted, points, rough_duration
 from embedpipe.report.page import check_page, write_page
 
 #: Height of a row of the chart in pixels.

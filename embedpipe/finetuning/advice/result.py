@@ -8,7 +8,7 @@ from typing import Any
 
 from embedpipe._utils.notebook.html_tables import html_table
 from embedpipe.finetuning.advice.advice_data import AdviceData
-from embedpipe.finetuning.advice.verdict import rough_duration
+from embedpipe.report.drawing.wording import rough_duration
 from embedpipe.statistics.percentages import percent
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 from embedpipe._utils.option_names import option
 from embedpipe.errors import UsageError
 from embedpipe.finetuning.benchmark.paired_runs import PilotRun, PilotSummary, check_runs, summarise_runs
-from embedpipe.report.drawing.wording import margin
+from embedpipe.report.drawing.wording import margin, rough_duration
 from embedpipe.statistics import Estimate
 from embedpipe.statistics.percentages import percent
 
@@ -229,12 +229,3 @@ def _span(change: Estimate) -> str:
 
 def _seeds(number: int) -> str:
     return f"{number} seed{'s' if number > 1 else ''}"
-
-
-def rough_duration(minutes: float) -> str:
-    """Return a duration in words, with about as many digits as an extrapolation supports."""
-    if minutes < 1:
-        return "less than a minute"
-    if minutes < 90:
-        return f"about {minutes:.0f} minute{'s' * (round(minutes) != 1)}"
-    return f"about {minutes / 60:.1f} hours"

@@ -143,6 +143,13 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def rough_duration(minutes: float) -> str:
+    """Return a duration in words, with about as many digits as an extrapolation supports."""
+    if minutes < 1:
+        return "less than a minute"
+    return f"about {counted(round(minutes), 'minute')}" if minutes < 90 else f"about {minutes / 60:.1f} hours"
+
+
 def size(count: int) -> str:
     """Return bytes in a suitable unit; a dash for 0, which was not measured."""
     for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):

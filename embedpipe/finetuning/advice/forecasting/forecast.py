@@ -20,8 +20,11 @@ from embedpipe.finetuning.advice.forecasting.gain_model import (
     load_gain_model,
     logit,
 )
+from embedpipe.finetuning.advice.forecasting.measurement import EXPECTED_DISAGREEMENT
+from embedpipe.finetuning.split_rows import VALIDATION_FOLDS
 from embedpipe.statistics import Estimate
 
+Choice = Literal["fine-tune", "stay"]
 Recommendation = Literal["fine-tune", "stay", "find out first"]
 
 #: Degrees of freedom of the forecast's tails: variances were estimated from few sources.
@@ -33,6 +36,8 @@ NORMAL_QUANTILES = norm.ppf((np.arange(100) + 0.5) / 100)
 SURE = 0.9
 #: An experiment that decides less often than this is not recommended before one that does more often.
 ENOUGH = 0.5
+#: One that decides less often than this is not recommended at all.
+SELDOM = 0.2
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,8 @@ class Forecast:
     gain : Estimate
         The median, and the interval that holds the gain with a probability of 80 %, as fractions.
     mean : float
-        The expected gain, which is what a choice by costs needs.
+        The expected gain of what `embedpipe.finetune` keeps: the network, or the head where that is better on the
+        validation rows. A choice by costs needs it.
     probability : float
         That the gain exceeds the minimum gain.
     min_gain : float
@@ -57,7 +63,7 @@ class Forecast:
     break_even : float or None
         The gain that is worth the time of fine-tuning, as a fraction; None if a point's worth is not given.
     pays_to_find_out : bool
-        Whether a better recommendation by further runs is expected to be worth their time; False without a break-even.
+        Whether further runs are likely enough to decide or, with a break-even, expected to be worth their time.
     """
 
     gain: Estimate
@@ -68,21 +74,24 @@ class Forecast:
     runs: int
     ledger_rows: int = 0
     break_even: float | None = None
-    pays_to_find_out: bool = False
+    pays_to_find_out: bool = True
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether the probability is at least 0.9 either way; with a break-even, costs decide instead."""
+        return self.break_even is None and not 1 - SURE < self.probability < SURE
+
+    @property
+    def choice(self) -> Choice:
+        """*fine-tune* or *stay*, without further runs: the likely one, or by the expected gain if none is sure."""
+        if self.is_sure:
+            return "fine-tune" if self.probability >= SURE else "stay"
+        return "fine-tune" if self.mean > (self.min_gain if self.break_even is None else self.break_even) else "stay"
 
     @property
     def recommendation(self) -> Recommendation:
-        """*fine-tune* or *stay* where the probability is at least 0.9 either way; else *find out first*.
-
-        With a break-even: *find out first* if that pays, else *fine-tune* if the expected gain is above it.
-        """
-        if self.break_even is not None:
-            if self.pays_to_find_out:
-                return "find out first"
-            return "fine-tune" if self.mean > self.break_even else "stay"
-        if self.probability >= SURE:
-            return "fine-tune"
-        return "stay" if self.probability <= 1 - SURE else "find out first"
+        """*find out first* where no choice is sure and further runs pay; else the choice."""
+        return "find out first" if self.pays_to_find_out and not self.is_sure else self.choice
 
 
 @dataclass(frozen=True)
@@ -108,6 +117,11 @@ class Experiment:
     minutes: float | None
     chance: float
     net: float | None = None
+
+    @property
+    def pays(self) -> bool:
+        """Whether it is worth its time or, without a break-even, likely enough to decide."""
+        return self.chance >= SELDOM if self.net is None else self.net > 0
 
 
 def forecast_gain(
@@ -146,7 +160,7 @@ def forecast_gain(
     median, low, high = (float(_gain(target, normal.mean + shift)) for shift in (0.0, -quantile, quantile))
     return Forecast(
         gain=Estimate(median, low, high),
-        mean=float(_gain(target, normal.mean + deviation * QUANTILES).mean()),
+        mean=float(kept_gain(target, _gain(target, normal.mean + deviation * QUANTILES)).mean()),
         probability=float(student.sf((needed - normal.mean) / deviation, FREEDOM)),
         min_gain=min_gain,
         pretraining=target.pretraining,
@@ -181,20 +195,26 @@ def value_of_finding_out(
     """
     today, later, moves = _look_ahead(target, observed, planned, model)
     means = today.mean + moves * NORMAL_QUANTILES
-    net = _gain(target, means[:, None] + later.deviation * QUANTILES).mean(axis=1) - break_even
+    net = kept_gain(target, _gain(target, means[:, None] + later.deviation * QUANTILES)).mean(axis=1) - break_even
     now = float(net.mean())
     return float(np.maximum(net, 0).mean()) - max(now, 0.0), float(((net > 0) != (now > 0)).mean())
+
+
+def kept_gain(target: Setting, gains: Any) -> Any:
+    """Return what is gained on average where the better of network and head on the validation rows is kept."""
+    error = math.sqrt(EXPECTED_DISAGREEMENT * VALIDATION_FOLDS / target.labels)
+    return gains * norm.cdf(gains / error)
 
 
 def cheapest_experiment(experiments: Sequence[Experiment]) -> Experiment | None:
     """Return the cheapest experiment that is likely to decide; if there is none, the one that is most likely to.
 
-    With a break-even, the one that is worth most, if any is worth its time.
+    With a break-even, the one that is worth most. None if no experiment pays.
     """
+    experiments = [each for each in experiments if each.pays]
     nets = {each: each.net for each in experiments if each.net is not None}
     if nets:
-        best = max(nets, key=nets.__getitem__)
-        return best if nets[best] > 0 else None
+        return max(nets, key=nets.__getitem__)
     likely = [each for each in experiments if each.chance >= ENOUGH]
     if likely:
         return min(likely, key=lambda each: each.labels * each.seeds if each.minutes is None else each.minutes)
