@@ -110,7 +110,7 @@ def _of_package(full: str) -> BackboneFacts:
     """Return the facts of a model whose weights are in a Python package, which may not be installed."""
     from importlib.util import find_spec
 
-    from embedpipe.backbones.providers.hugging_face.folder import PACKAGES as MODELS
+    from embedpipe.backbones.providers.hugging_face.packages import PACKAGES as MODELS
     from embedpipe.backbones.providers.word_vectors.provider import PACKAGES as VECTORS
 
     name = full.partition("/")[2]

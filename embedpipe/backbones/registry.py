@@ -38,7 +38,6 @@ BUILT_IN = {name: EntryPoint(name, f"embedpipe.backbones.providers.{where}", GRO
 _MODALITIES: dict[str, tuple[Modality, ...]] = {
     "python": ("image", "text"),
     "open_clip": ("image", "text"),
-    "sentence-transformers": ("text",),
     "word-vectors": ("text",),
 }
 
@@ -105,7 +104,8 @@ def get_provider(name: str) -> Provider:
 def modalities_of(backbone: str, weights: str = "default", offline: bool = False) -> tuple[Modality, ...]:
     """Return the modalities that a backbone embeds, the default first.
 
-    For ``transformers/`` the configuration of the model decides, which is downloaded if it is not on this machine.
+    For ``transformers/`` and ``sentence-transformers/`` the files of the model decide, which are downloaded if they are
+    not on this machine.
 
     Raises
     ------
@@ -119,6 +119,10 @@ def modalities_of(backbone: str, weights: str = "default", offline: bool = False
         from embedpipe.backbones.providers.hugging_face.modality import modalities_in
 
         return modalities_in(name, weights, offline)
+    if provider == "sentence-transformers":
+        from embedpipe.backbones.providers.hugging_face.modality import library_modalities
+
+        return library_modalities(name, weights, offline)
     if provider in RESERVED:
         return _MODALITIES.get(provider, ("image",))
     known: tuple[Modality, ...] = getattr(get_provider(provider), "modalities", ("image",))

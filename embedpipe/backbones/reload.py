@@ -163,7 +163,8 @@ def _other_encoder(spec: BackboneSpec, options: BackboneOptions, modality: Modal
     if modality not in modalities_of(options.backbone, options.weights, options.offline):
         raise UsageError(
             f"{items} embedded by {options.backbone} cannot be searched by {queries}: embed them with "
-            "open_clip/MODEL:TAG, or with CLIP or SigLIP of transformers/ and its tokenizer, which embed both"
+            "open_clip/MODEL:TAG, or with CLIP or SigLIP of transformers/ or sentence-transformers/ and its tokenizer, "
+            "which embed both"
         )
     if [layer.name for layer in spec.layers] != [FEATURES]:
         names = ", ".join(layer.name for layer in spec.layers)

@@ -169,5 +169,5 @@ def _default_modality(backbones: list[BackboneOptions]) -> Modality:
 
     for options in backbones:
         with contextlib.suppress(BackboneError, UsageError):
-            return modalities_of(options.backbone)[0]
+            return modalities_of(options.backbone, options.weights, options.offline)[0]
     return "image"

@@ -273,9 +273,11 @@ def _carry_over(old: Collection, new: Collection) -> None:
 
 
 def _takes_words(spec: BackboneSpec) -> bool:
+    if spec.modality == "text":
+        return True
     try:
         # A factory of the user's embeds photos or texts, and seldom both: which is known only once it has run.
         known = ("image",) if spec.provider == "python" else modalities_of(f"{spec.provider}/{spec.name}")
-        return spec.modality == "text" or "text" in known
+        return "text" in known
     except EmbedpipeError:  # a plug-in that is not installed here
         return False

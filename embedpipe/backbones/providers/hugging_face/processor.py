@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,15 @@ _SIZES = ((640, 481), (333, 517), (96, 70), (263, 259))
 _SAME, _ROUNDED = 0.01, 1.01
 
 
-def find_recipe(processor: Any, origin: str) -> tuple[Preprocessing, tuple[str, ...]]:
+#: Returns the input (3, h, w) of a network for an image.
+Pixels = Callable[[Image.Image], NDArray[np.float64]]
+
+
+def find_recipe(processor: Any, origin: str, pixels: Pixels | None = None) -> tuple[Preprocessing, tuple[str, ...]]:
     """Return the recipe of an image processor, and notes for the user.
 
-    The processor itself is run on a few images: the recipe's pixels are the same, or differ by one gray level, which
-    is a note, as embedpipe keeps pixels as whole numbers.
+    The processor itself, or ``pixels``, which calls it, is run on a few images: the recipe's pixels are the same, or
+    differ by one gray level, which is a note, as embedpipe keeps pixels as whole numbers.
 
     Raises
     ------
@@ -35,7 +40,8 @@ def find_recipe(processor: Any, origin: str) -> tuple[Preprocessing, tuple[str, 
     name = type(processor).__name__
     try:
         recipe = _declared(processor)
-        difference = max(_difference(processor, recipe, size) for size in _SIZES)
+        run = pixels or partial(_pixels, processor)
+        difference = max(_difference(run, recipe, size) for size in _SIZES)
     except Exception as error:  # processors raise many types of errors
         raise WeightsError(
             f"the preprocessing of {origin} ({name}) must scale images to one size, and crop and normalise them: "
@@ -116,14 +122,20 @@ def _interpolation(resample: Any) -> Interpolation:
     return name  # type: ignore[no-any-return]
 
 
-def _difference(processor: Any, recipe: Preprocessing, size: tuple[int, int]) -> float:
+def _pixels(processor: Any, image: Image.Image) -> NDArray[np.float64]:
+    given = processor(images=image, return_tensors="np")["pixel_values"]
+    pixels: NDArray[np.float64] = np.asarray(given, np.float64)[0]
+    return pixels
+
+
+def _difference(pixels: Pixels, recipe: Preprocessing, size: tuple[int, int]) -> float:
     """Return the largest difference in gray levels between the pixels of the processor and of the recipe."""
     width, height = size
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (height, width, 3)) // 4
     ramp = np.add.outer(np.arange(height) * 2, np.arange(width))[..., None] % 192
     image = Image.fromarray((noise + ramp).astype(np.uint8))
-    theirs = np.asarray(processor(images=image, return_tensors="np")["pixel_values"], np.float64)[0]
+    theirs = pixels(image)
     ours = normalised(to_pixels(image, recipe), recipe)
     if theirs.shape != ours.shape:
         raise ValueError(f"the processor gives {theirs.shape}, not {ours.shape}")

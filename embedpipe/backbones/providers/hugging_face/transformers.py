@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from embedpipe._utils.importing import import_extra
 from embedpipe.backbones.network import ImageNetwork, TextNetwork, Weights
-from embedpipe.backbones.providers.hugging_face.folder import PACKAGES, find_folder, hash_configuration
+from embedpipe.backbones.providers.hugging_face.folder import find_folder, hash_configuration
 from embedpipe.backbones.providers.hugging_face.library import quiet
 from embedpipe.backbones.providers.hugging_face.loading import find_gaps, load_reports
 from embedpipe.backbones.providers.hugging_face.modality import modalities_in
+from embedpipe.backbones.providers.hugging_face.packages import PACKAGES
 from embedpipe.backbones.providers.hugging_face.text_tower import describe_text
 from embedpipe.backbones.providers.hugging_face.tokenizer import FastTokenizer
 from embedpipe.backbones.providers.hugging_face.vision import describe_vision, require_files

@@ -42,7 +42,9 @@ def require_vocabulary(tokenizer: Any, rows: int | None, origin: str) -> None:
     """
     folder = Path(tokenizer.name_or_path)
     names = {"tokenizer.json", *tokenizer.vocab_files_names.values()}
-    if folder.is_dir() and not any((folder / name).is_file() for name in names):
+    # Modules of sentence-transformers may have folders of their own.
+    places = (folder, *(place for place in folder.glob("*") if place.is_dir()))
+    if folder.is_dir() and not any((place / name).is_file() for name in names for place in places):
         raise WeightsError(f"{origin} must have a tokenizer, but has none of {', '.join(sorted(names))}: {_ADVICE}")
     vocabulary: dict[str, int] = tokenizer.get_vocab()
     special = set(tokenizer.all_special_tokens)
