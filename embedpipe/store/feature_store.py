@@ -26,7 +26,7 @@ from embedpipe.store.maintenance import compact, vacuum
 from embedpipe.store.mapping.mapped_vectors import MappedVectors
 from embedpipe.store.mapping.vector_map import build_map, find_map
 from embedpipe.store.notebook_view import store_html
-from embedpipe.store.scan import count_values, first_rows, label_array, read_layers
+from embedpipe.store.scan import as_dataset, count_values, first_rows, label_array, read_layers
 from embedpipe.store.schema import EXCLUDED, VECTOR, is_compressed, require_column, select_layers, store_schema
 
 if TYPE_CHECKING:
@@ -308,7 +308,7 @@ class FeatureStore:
 
     def to_dataset(self) -> ds.Dataset:
         """Return the files of the table as a `pyarrow.dataset.Dataset`, which DuckDB can query."""
-        return self._table.delta.to_pyarrow_dataset()
+        return as_dataset(self._table)
 
     def failures(self) -> pa.Table:
         """Return the items that failed: id, uri, source_root, stage, exception, message, when."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,9 @@ from embedpipe.store.mapping.mapped_vectors import DamagedMapError, MappedVector
 from embedpipe.store.mapping.vector_map import VectorMap, build_map, find_map, warn_damaged
 from embedpipe.store.reading import read_files, refuse_unknown
 from embedpipe.store.schema import KEY_FIELDS
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
 
 #: Rows copied at a time from a map into some columns of a wider array.
 SLAB = 4096
@@ -32,6 +35,16 @@ def first_rows(table: KeyedTable, n: int) -> pa.Table:
     rows = table.rows(table.read(["id"]).column("id").slice(0, n).combine_chunks())
     own = [field.name for field in KEY_FIELDS[1:]]
     return rows.select(sorted(rows.column_names, key=lambda name: 2 if name in own else name.startswith("embedding")))
+
+
+def as_dataset(table: KeyedTable) -> ds.Dataset:
+    """Return the files of a table as a dataset of pyarrow.
+
+    That of deltalake takes a column without statistics in the log, which is every column but the id, for one that
+    holds nothing: a filter on it finds no row. The statistics of the files themselves are used.
+    """
+    given = table.delta.to_pyarrow_dataset()
+    return type(given).from_paths(given.files, given.schema, given.format, given.filesystem)
 
 
 def count_values(table: KeyedTable, column: str) -> dict[str, int]:

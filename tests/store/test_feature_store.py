@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -149,6 +150,9 @@ def test_duckdb_queries_a_store(store: FeatureStore) -> None:
     assert [row[:2] for row in result] == [("a", "y"), ("b", "x")]
     np.testing.assert_array_equal(np.array([row[2] for row in result], np.float32), store.to_numpy())
     assert duckdb.sql("select typeof(embedding) from features limit 1").fetchall() == [("FLOAT[]",)]
+    assert duckdb.sql("select id from features where label = 'x'").fetchall() == [("b",)]
+    assert duckdb.sql("select id from features where label is null or id = 'a'").fetchall() == [("a",)]
+    assert store.to_dataset().count_rows(filter=pc.field("label").isin(["x", "z"])) == 1
 
 
 def test_pandas_reads_a_store(store: FeatureStore) -> None:
