@@ -355,13 +355,14 @@ def predictions(facts: dict[str, Any], head: Head) -> None:
         others = ", and that the head was not fitted on" if facts.get("fitted_on") else ""
         verb = "has" if facts["labelled"] == 1 else "have"
         print(
-            f"accuracy {facts['accuracy']:.3f} on the {counted(facts['labelled'], 'item')} that {verb} a label{others}"
+            f"accuracy {percent(facts['accuracy'])} on the {counted(facts['labelled'], 'item')} that {verb} a label"
+            f"{others}"
         )
         if "accuracy_of_the_rest" in facts:
-            print(f"accuracy {facts['accuracy_of_the_rest']:.3f} on those that are not rejected")
+            print(f"accuracy {percent(facts['accuracy_of_the_rest'])} on those that are not rejected")
     if facts.get("fitted_on"):
         print(
-            f"WARNING: the head was fitted on {facts['fitted_on']:,} of these rows (column fitted_on), so it knows "
+            f"WARNING: the head was fitted on {facts['fitted_on']:,} of these items (column fitted_on), so it knows "
             f"their labels: that it predicts them well says nothing about new items.{_held_out(head)} "
             "`fit` with --mistakes mistakes.html shows those that it gets wrong."
         )

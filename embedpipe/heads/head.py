@@ -25,13 +25,13 @@ from embedpipe.heads.doubt import least_confident_first as sort_by_doubt
 from embedpipe.heads.head_view import head_html
 from embedpipe.heads.mistakes import Mistakes, find_mistakes
 from embedpipe.heads.options import Task
+from embedpipe.heads.predicting.fitted_rows import FittedRows, add_fitted_on
 from embedpipe.heads.predicting.predictions import Predictions
 from embedpipe.heads.predicting.sources import Predicted, predict_items, predict_rows, predict_vectors
 from embedpipe.heads.predicting.table import prediction_table
 from embedpipe.heads.predicting.view import mark_predictions
 from embedpipe.heads.saving import read_head, write_head
 from embedpipe.heads.scoring import FitReport, score_values
-from embedpipe.heads.training.training_data import fitted_ids
 from embedpipe.sources.options import SourceOptions
 from embedpipe.store import FeatureStore
 
@@ -250,8 +250,9 @@ class Head:
               (one score, of the second class, for two classes)
             - ``rejected``, ``reject_score``: of a head that rejects; a rejected row keeps its prediction
             - ``actual``: the true label, if the source has labels (of a store: the column that was learned)
-            - ``fitted_on``, of the store that the head was fitted on: whether it was fitted on this very row. Its
-              prediction then says nothing about new items: ``held_out`` and `mistakes` are honest about such rows
+            - ``fitted_on``, of the store that the head was fitted on, or if other items have the content of its rows:
+              whether the head was fitted on this very item. Its prediction then says nothing about new items:
+              ``held_out`` and `mistakes` are honest about such rows
             - ``error``: why the item failed
 
         Raises
@@ -354,15 +355,13 @@ class Head:
         )
         done = predict_rows(self.spec, self.columns, store, self.label, self._predictions)
         show.say_all(done.notes)
-        table = self._table(done, self.label)
-        if store.table_id != self.store_id or not self.report.rows:
-            return table
-        fitted = fitted_ids(store, self.store_version, self.label, self.report.measured_on)
-        where = table.column_names.index("error")
-        return table.add_column(where, "fitted_on", pc.is_in(table["id"], value_set=fitted))
+        return self._table(done, self.label, store)
 
-    def _table(self, done: Predicted, actual: str | None) -> pa.Table:
+    def _table(self, done: Predicted, actual: str | None, store: FeatureStore | None = None) -> pa.Table:
         table, name = prediction_table(done, self.label, actual)
+        if self.report.rows and "content_hash" in done.rows.column_names:
+            rows = FittedRows(self.store, self.store_id, self.store_version, self.label, self.report.measured_on)
+            table = add_fitted_on(table, rows.among(done.rows, store))
         return mark_predictions(table, self.name, name)
 
 

@@ -58,7 +58,7 @@ def test_fit_tells_that_the_head_is_not_saved_and_is_silent_if_quiet(store: Path
 def test_predict_writes_one_row_per_input(store: Path, tmp_path: Path) -> None:
     assert run("fit", store, "--head", "knn", "--to", tmp_path / "head", "-q").exit_code == 0
     for i in range(4):
-        write_photo(tmp_path / "new" / f"{i}.jpg", seed=i)
+        write_photo(tmp_path / "new" / f"{i}.jpg", seed=100 + i)
     (tmp_path / "new/broken.jpg").write_bytes(b"no image")
     result = run("predict", tmp_path / "head", tmp_path / "new", "--to", tmp_path / "out.csv", "--trust")
     assert result.exit_code == 3, result.output
@@ -82,11 +82,16 @@ def test_predict_of_a_store_needs_no_trust_and_gives_the_accuracy(store: Path, t
     assert not facts.keys() & {"accuracy", "labelled"}
     other = tmp_path / "other"
     assert run("embed", store.parent / "photos", "--to", other, "--backbone", TINY, "-q").exit_code == 0
-    facts = json.loads(run("predict", tmp_path / "head", other, "--to", tmp_path / "all.parquet", "--json").stdout)
-    table = pq.read_table(tmp_path / "all.parquet")
-    right = [a == b for a, b in zip(table["label"].to_pylist(), table["actual"].to_pylist(), strict=True)]
-    assert facts["labelled"] == 45
-    assert facts["accuracy"] == pytest.approx(sum(right) / 45)
+    for i in range(3):
+        write_photo(store.parent / "photos/dog" / f"new-{i}.jpg", seed=900 + i)
+    assert run("embed", store.parent / "photos", "--to", other, "--backbone", TINY, "-q").exit_code == 0
+    for source in (other, store.parent / "photos"):  # the same photos in another store, and as files
+        to = tmp_path / "all.parquet"
+        facts = json.loads(run("predict", tmp_path / "head", source, "--to", to, "--json", "--trust").stdout)
+        rows = [row for row in pq.read_table(to).to_pylist() if not row["fitted_on"]]
+        assert [row["id"] for row in rows] == [f"dog/new-{i}.jpg" for i in range(3)]
+        assert (facts["rows"], facts["fitted_on"], facts["labelled"]) == (48, 45, 3)
+        assert facts["accuracy"] == pytest.approx(sum(row["label"] == row["actual"] for row in rows) / 3)
 
 
 def test_predictions_have_a_name_that_is_not_overwritten(
@@ -127,7 +132,7 @@ def test_search_prints_draws_and_writes(store: Path, tmp_path: Path) -> None:
         (("fit", "STORE", "--head", "knn", "--estimator", "sklearn.svm:SVC"), "give one of them"),
         (("fit", "STORE", "--estimator", "sklearn.svm"), "--estimator must be module:Class"),
         (("fit", "STORE", "--picture", "c.jpg"), "must end in .png"),
-        (("predict", "nowhere", "STORE", "--to", "x.csv"), "is not a head"),
+        (("predict", "nowhere", "STORE", "--to", "x.csv"), "there is no head at 'nowhere'"),
         (("predict", "nowhere", "STORE", "--to", "x.txt"), "must end in .csv, .tsv, .parquet, .jsonl or .xlsx"),
         (("search", "STORE", "cat/003.jpg"), "has no id 'cat/003.jpg'"),
         (("search", "STORE", "cat/0003.jpg", "-k", "0"), "--k must be an integer >= 1, got 0"),
@@ -180,7 +185,7 @@ def test_unwritable_file_gives_one_line(store: Path, tmp_path: Path) -> None:
         result = run("predict", tmp_path / "head", store, "--to", place)
         assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
     drawn = run("fit", store, "--head", "centroid", "--picture", tmp_path / "file/c.png")
-    assert (drawn.exit_code, len(drawn.stderr.splitlines())) == (1, 1)
+    assert (drawn.exit_code, len(drawn.stderr.splitlines())) == (2, 1)
 
 
 def test_accuracy_on_the_rows_of_the_fit_is_called_too_high(store: Path, tmp_path: Path) -> None:
@@ -207,8 +212,10 @@ def test_calibrated_head_that_rejects(store: Path, tmp_path: Path) -> None:
     assert ", temperature = " in fitted.stdout
     for name in ("log loss", "rejected", "accuracy of the rest"):
         assert f" {name} " in fitted.stdout
+    for i in range(100, 130):
+        write_photo(tmp_path / "new" / ("cat", "dog", "owl")[i % 3] / f"{i}.jpg", seed=i)
     other = tmp_path / "other"
-    assert run("embed", store.parent / "photos", "--to", other, "--backbone", TINY, "-q").exit_code == 0
+    assert run("embed", tmp_path / "new", "--to", other, "--backbone", TINY, "-q").exit_code == 0
     shown = run("predict", tmp_path / "h", other, "--to", tmp_path / "p.csv")
     assert " rejected: do not rely on their predictions" in shown.stdout
     assert "on those that are not rejected" in shown.stdout

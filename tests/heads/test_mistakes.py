@@ -96,7 +96,7 @@ def test_a_test_split_holds_its_rows_out(
     assert table["fitted_on"].to_pylist() == [True, True, True, False] * 15
     shown = run("predict", tmp_path / "head", split.path, "--to", tmp_path / "p.csv")
     assert "on the 15 items that have a label, and that the head was not fitted on" in shown.stdout
-    assert "WARNING: the head was fitted on 45 of these rows" in shown.stdout
+    assert "WARNING: the head was fitted on 45 of these items" in shown.stdout
 
 
 def test_rows_added_after_the_fit_are_not_those_it_was_fitted_on(

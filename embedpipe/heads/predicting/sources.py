@@ -35,7 +35,7 @@ from embedpipe.store import FeatureStore
 
 
 class Predicted(NamedTuple):
-    """Predictions, the ids, URIs, labels and texts of the items in the same order, what failed, and remarks."""
+    """Predictions, the ids, URIs, hashes, labels and texts of the items in the same order, what failed, and remarks."""
 
     predictions: Predictions
     rows: pa.Table
@@ -56,7 +56,7 @@ def predict_rows(
     failures = [Failure(*row.values()) for row in store.failures().select(names).to_pylist()]
     others = [name for name in (label, *(["text"] if spec.modality == "text" else [])) if name in store.data_columns]
     others += [column.name for column in columns]
-    rows = store.to_arrow(["id", "uri", *dict.fromkeys(others)])
+    rows = store.to_arrow(["id", "uri", "content_hash", *dict.fromkeys(others)])
     values = column_values(columns, rows)
     ids = rows.column("id").combine_chunks()
     # An item that failed in a later run still has the vector of its earlier version.
@@ -125,17 +125,18 @@ def predict_items(
     predictions = make(len(listing))
     failures: list[Failure] = []
     texts: list[str | None] = [None] * len(listing)
+    hashes: list[str | None] = [None] * len(listing)
     messages = stream_vectors(listing, backbone, compute, show)
     with contextlib.closing(messages):
         for message in messages:
             if isinstance(message, Failure):
                 failures.append(message)
             else:
-                for row, text in zip(message.rows, message.texts, strict=True):
-                    texts[row] = text
+                for row, text, digest in zip(message.rows, message.texts, message.hashes, strict=True):
+                    texts[row], hashes[row] = text, digest
                 vectors = np.hstack([message.vectors[layer.column] for layer in spec.layers])
                 predictions.add(message.rows, join_columns(vectors, values[message.rows]))
-    rows = listing.table.select(["id", "uri", "label"])
+    rows = listing.table.select(["id", "uri", "label"]).append_column("content_hash", pa.array(hashes, pa.string()))
     if spec.modality == "text":
         rows = rows.append_column("text", pa.array(texts, pa.string()))
     return Predicted(predictions, rows, failures, value_notes(columns, values))
