@@ -8,7 +8,7 @@ import os
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any, Literal, TypeVar
 
@@ -37,6 +37,21 @@ def build_options(classes: tuple[type, ...], values: Mapping[str, Any]) -> tuple
         cls(**{f.name: _typed(f.name, values[f.name], type_) for f, type_ in typed_fields(cls) if f.name in values})
         for cls in classes
     )
+
+
+def split_names(name: str, given: Iterable[str]) -> tuple[str, ...]:
+    """Return the names in the values of an option, each of which may be several, separated by commas.
+
+    Raises UsageError if it was given without a name, as by a variable of a script that is empty: none is the default,
+    and something else than what was meant.
+    """
+    texts = tuple(given)
+    names = tuple(part.strip() for text in texts for part in text.split(",") if part.strip())
+    if texts and not names:
+        raise UsageError(
+            f"{option(name)} must have at least one name, got {','.join(texts)!r}: name one, or leave it out"
+        )
+    return names
 
 
 def typed_fields(cls: type) -> list[tuple[dataclasses.Field[Any], Any]]:

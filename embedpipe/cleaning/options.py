@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from embedpipe._utils.option_names import option
+from embedpipe._utils.options import split_names
 from embedpipe.errors import UsageError
-from embedpipe.heads.options import split_names
 from embedpipe.neighbours.options import NEAR_DUPLICATE_COSINE
 
 
@@ -74,7 +74,7 @@ class ShiftOptions(RowOptions):
     def __post_init__(self) -> None:
         if not 0 < self.alpha < 1:
             raise UsageError(f"{option('alpha')} must be in (0, 1), got {self.alpha}")
-        object.__setattr__(self, "splits", split_names(self.splits))
+        object.__setattr__(self, "splits", split_names("splits", self.splits))
         if self.permutations < 1 / self.alpha:
             raise UsageError(
                 f"{option('permutations')} must be >= {1 / self.alpha:g} for {option('alpha', self.alpha)}, got "

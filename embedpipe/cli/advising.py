@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from embedpipe._utils.options import split_names
 from embedpipe.backbones.options import ReloadOptions
 from embedpipe.cli import show
 from embedpipe.cli.app import app
@@ -74,7 +75,7 @@ def benchmark(
 
         check_page(page)
     to = default_folder(source, ".benchmark") if to is None else to
-    names: Any = tuple(name.strip() for name in learners.split(",") if name.strip())
+    names: Any = split_names("learners", [learners])
     arguments: dict[str, Any] = {"learners": names, "label": label, "backbone": backbone, "device": device}
     result = run(source, to=to, progress=shows_progress(quiet, as_json), **arguments, **options)
     if page is not None:

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from embedpipe._utils.option_names import is_set_by_variable
+from embedpipe._utils.options import split_names
 from embedpipe.backbones.options import BackboneOptions
 from embedpipe.cli import show, tables
 from embedpipe.cli.app import PARTLY_FAILED, app
@@ -106,9 +107,8 @@ def evaluate(
     from embedpipe.evaluation import Evaluation
 
     _check_files(to, table, page, predictions)
-    names, backbones = (
-        [name.strip() for name in text.split(",") if name.strip()] for text in (heads or "", ",".join(backbone or ()))
-    )
+    names = list(split_names("heads", [] if heads is None else [heads]))
+    backbones = list(split_names("backbones", backbone or ()))
     progress = shows_progress(quiet, as_json)
     result: Evaluation | EvaluationGrid | ProtocolEvaluation
     if all(Path(path).suffix.lower() == ".json" for path in data):
@@ -137,13 +137,13 @@ def _check_files(to: Path | None, table: Path | None, page: Path | None, predict
     if table is not None:
         from embedpipe.evaluation.paper_table import SUFFIXES
 
-        tables.check_table(table, SUFFIXES)
+        tables.check_table(table, SUFFIXES, has_page=True)
     if page is not None:
         from embedpipe.report.page import check_page
 
         check_page(page)
     if predictions is not None:
-        tables.check_table(predictions)
+        tables.check_table(predictions, has_page=True)
 
 
 def _usual() -> dict[str, Any]:

@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from embedpipe._utils.options import split_names
 from embedpipe.backbones.options import BackboneOptions
 from embedpipe.cli import show, tables
 from embedpipe.cli.app import PARTLY_FAILED, app
@@ -62,7 +63,7 @@ def rank(
 
     if to is not None:
         tables.check_table(to)
-    names = [name.strip() for given in backbone or () for name in given.split(",") if name.strip()]
+    names = list(split_names("backbones", backbone or ()))
     given: Any = data[0] if len(data) == 1 else [FeatureStore(path) for path in data]
     ranking = run(given, backbones=names, progress=shows_progress(quiet, as_json), **options)
     if to is not None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from embedpipe._utils.option_names import option
+from embedpipe._utils.options import split_names
 from embedpipe.errors import UsageError
-from embedpipe.heads.options import split_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,4 +33,4 @@ class ClustersOptions:
     def __post_init__(self) -> None:
         if not self.resolution > 0:
             raise UsageError(f"{option('resolution')} must be > 0, got {self.resolution}")
-        object.__setattr__(self, "words", split_names(self.words))
+        object.__setattr__(self, "words", split_names("words", self.words))

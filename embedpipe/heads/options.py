@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 from embedpipe._utils.machine.memory import parse_size
 from embedpipe._utils.option_names import option
+from embedpipe._utils.options import split_names
 from embedpipe.errors import UsageError, require_one_of
 from embedpipe.heads.zero_shot.prompts import CLASSES_HELP, TEMPLATES_HELP, check_templates
 
@@ -29,11 +30,6 @@ FEATURES_HELP = (
     "Columns of the store that a head learns from beside the vectors, such as price,age: numbers are scaled, text and "
     "booleans one-hot encoded."
 )
-
-
-def split_names(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return names of columns, each of which may be several, separated by commas."""
-    return tuple(name.strip() for text in names for name in text.split(",") if name.strip())
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +102,7 @@ class FitOptions:
         return None if self.device == "cpu" else self.device
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "features", split_names(self.features))
+        object.__setattr__(self, "features", split_names("features", self.features))
         check_templates(self.templates)
         parse_size("memory", self.memory)
         require_one_of("task", self.task, (None, *get_args(Task)))

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from embedpipe._utils.options import build_options
+from embedpipe._utils.options import build_options, split_names
+from embedpipe.clustering.options import ClustersOptions
 from embedpipe.errors import UsageError
 
 
@@ -69,6 +70,16 @@ def test_value_is_stored_in_the_type_of_the_field(values: dict[str, Any], expect
     (name,) = values
     assert getattr(sample, name) == expected
     assert type(getattr(sample, name)) is type(expected)
+
+
+def test_names_are_separated_by_commas_and_none_is_no_name() -> None:
+    assert split_names("features", ["a, b", "c,"]) == ("a", "b", "c")
+    assert split_names("features", []) == ()
+    for given in ([","], [""], [" ", ","]):
+        with pytest.raises(UsageError, match="features must have at least one name"):
+            split_names("features", given)
+    with pytest.raises(UsageError, match="words must have at least one name, got ','"):
+        ClustersOptions(words=(",",))
 
 
 def test_unknown_option_is_refused_with_the_most_similar_name() -> None:

@@ -52,10 +52,10 @@ def clusters(
     """
     from embedpipe.clustering.clusters import clusters as run
     from embedpipe.report.page import check_page
-    from embedpipe.report.tables import TABLE_SUFFIXES, check_table
+    from embedpipe.report.tables import check_table
 
     if to is not None:
-        check_table(to, TABLE_SUFFIXES)
+        check_table(to, has_page=True)
     if page is not None:
         check_page(page)
     found = run(store, progress=shows_progress(quiet, as_json), **options)

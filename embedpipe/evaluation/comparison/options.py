@@ -7,9 +7,10 @@ from typing import get_args
 
 from embedpipe._utils.machine.memory import parse_size
 from embedpipe._utils.option_names import option
+from embedpipe._utils.options import split_names
 from embedpipe.errors import UsageError, require_one_of
 from embedpipe.evaluation.metrics import METRICS
-from embedpipe.heads.options import FEATURES_HELP, MEMORY_HELP, Task, split_names
+from embedpipe.heads.options import FEATURES_HELP, MEMORY_HELP, Task
 from embedpipe.heads.zero_shot.prompts import CLASSES_HELP, TEMPLATES_HELP, check_templates
 from embedpipe.neighbours.options import NEAR_DUPLICATE_COSINE, NearDuplicates, check_near_duplicates
 
@@ -63,7 +64,7 @@ class EvaluateOptions:
     memory: str | None = field(default=None, metadata={"help": MEMORY_HELP})
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "features", split_names(self.features))
+        object.__setattr__(self, "features", split_names("features", self.features))
         check_templates(self.templates)
         parse_size("memory", self.memory)
         tasks = [task for task in get_args(Task) if task != "multilabel"]

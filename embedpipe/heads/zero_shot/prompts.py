@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from embedpipe._utils.option_names import option
+from embedpipe._utils.options import split_names
 from embedpipe.errors import UsageError
 from embedpipe.sources.options import Modality
 
@@ -52,7 +53,7 @@ def class_words(given: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
         If a class has no words or is there twice, a label is no class, or there is one class only.
     """
     words: dict[str, str] = {}
-    for part in [part for text in given for part in text.split(",") if part.strip()] or list(labels):
+    for part in split_names("classes", given) or labels:
         label, named, phrase = part.partition("=") if given else (part, "", "")
         label = label.strip()
         phrase = phrase.strip() if named else " ".join(label.replace("_", " ").split())
