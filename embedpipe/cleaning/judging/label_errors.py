@@ -11,6 +11,9 @@ Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
 #: The least probability, so that no class is ruled out by one head.
 LEAST = 1e-6
+#: Share of the weight of a mislabelling that is the same for all. With less, labels that are wrong at random rank
+#: behind rows between two classes; with two thirds, on no data set on which this was chosen behind self-confidence.
+EVEN = 2 / 3
 
 
 @dataclass(frozen=True)
@@ -89,10 +92,9 @@ def find_label_errors(probabilities: Floats, y: Rows) -> LabelErrors:
 def doubt_of_labels(probabilities: Floats, y: Rows) -> Floats:
     """Return the doubt of each label, in [0, 1]: of it and the other classes together, the share of the others.
 
-    Each class counts by its probability, and another class also by how often its rows are mislabelled like this: half
-    of that as if all labels were equally frequent, half as frequent as they are among the rows that
-    `find_label_errors` finds. In many data sets most errors are of a few kinds, such as a class that was taken for a
-    similar one; an improbable label alone is often only an unusual item.
+    Each class counts by its probability, and another class also by how often its rows are mislabelled like this among
+    the rows that `find_label_errors` finds, as far as that is not `EVEN`. In many data sets most errors are of a few
+    kinds, such as a class that was taken for a similar one; an improbable label alone is often only an unusual item.
 
     Parameters
     ----------
@@ -105,7 +107,7 @@ def doubt_of_labels(probabilities: Floats, y: Rows) -> Floats:
     counts = others / (n_classes - 1)
     np.add.at(counts, (proposed, y[suspects]), 1)
     # How frequent each wrong label is among the rows of a class; 1 where all are equally frequent.
-    frequent = (others + (n_classes - 1) * counts / counts.sum(axis=1, keepdims=True)) / 2
+    frequent = EVEN * others + (1 - EVEN) * (n_classes - 1) * counts / counts.sum(axis=1, keepdims=True)
     wrong = (probabilities @ frequent)[rows, y]
     doubt: Floats = wrong / (wrong + probabilities[rows, y])
     return doubt
