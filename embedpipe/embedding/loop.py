@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from embedpipe._utils.option_names import option
 from embedpipe.embedding.plan import failure_of
-from embedpipe.embedding.preparing import Find, Prepared, Preparer, Window, prepare_windows
+from embedpipe.embedding.preparing import Find, Prepared, Preparer, WeightGuess, Window, prepare_windows
 from embedpipe.embedding.summary import StageTimer
 from embedpipe.embedding.writing.messages import Embedded, Message, Reused
 from embedpipe.errors import BackboneError, Failure, ForwardError
@@ -38,6 +38,8 @@ class Forwarder:
         self.batch_size = batch_size or backbone.usual_batch
         #: Number of embedded items.
         self.done = 0
+        #: The weight of items that are prepared for it.
+        self.weight = WeightGuess()
         self._timer, self._lock = timer or StageTimer(), threading.Lock()
 
     def __call__(self, batch: Sequence[Any]) -> LayerVectors:
@@ -99,7 +101,7 @@ def embed_rows(
     prepare = Preparer(listing, backbone, find, timer)
     window = max(forward.batch_size, backbone.sorted_items)
     alternate = on_cpu and not backbone.one_thread  # a one-thread backbone only looks vectors up
-    windows = prepare_windows(rows, prepare, threads, window, timer, alternate=alternate)
+    windows = prepare_windows(rows, prepare, threads, window, forward.weight, timer, alternate=alternate)
     with contextlib.closing(windows):
         jobs = _jobs(windows, forward)
         work = partial(_embed_batch, listing=listing, forward=forward, timer=timer)

@@ -62,6 +62,8 @@ class EmbedPlan:
         Number of values by column that were set by hand although the source has another, of the unchanged items.
     index : IdIndex
         Finds the rows of ids.
+    values : pyarrow.Table
+        The columns of the listing in the types of the store (`source_values`).
     """
 
     read: RowNumbers
@@ -73,6 +75,7 @@ class EmbedPlan:
     moved_from: str | None
     conflicts: Counter[str]
     index: IdIndex
+    values: pa.Table
 
 
 def make_plan(
@@ -131,6 +134,7 @@ def make_plan(
         moved_from=moved_from,
         conflicts=conflicts,
         index=index,
+        values=values,
     )
 
 

@@ -62,6 +62,17 @@ def _rare_collections() -> Iterator[None]:
         gc.set_threshold(first, *others)
 
 
+class WeightGuess:
+    """The weight of an item (`Item.weight`), estimated from earlier ones. The first guess is high on purpose."""
+
+    def __init__(self) -> None:
+        self.value = LARGEST_WAIT / 64
+
+    def learn(self, mean: float) -> None:
+        """Take note of the mean weight of the next items."""
+        self.value = max(1.0, (self.value + mean) / 2)
+
+
 class Fetched(NamedTuple):
     """Results of reading some rows: row, hash and payload of new contents, and messages for the other rows."""
 
@@ -143,7 +154,14 @@ class Preparer:
 
 
 def prepare_windows(
-    rows: npt.NDArray[np.int64], prepare: Preparer, threads: int, window: int, timer: StageTimer, *, alternate: bool
+    rows: npt.NDArray[np.int64],
+    prepare: Preparer,
+    threads: int,
+    window: int,
+    weight: WeightGuess,
+    timer: StageTimer,
+    *,
+    alternate: bool,
 ) -> Generator[Window, None, None]:
     """Read and prepare rows in threads and yield them in windows, in order.
 
@@ -155,7 +173,6 @@ def prepare_windows(
     alternate : bool
         Prepare nothing while the caller works on a window, which needs the same cores. Reading continues.
     """
-    weight = LARGEST_WAIT / 64  # per item; the first guess is high on purpose
     with (
         ThreadPoolExecutor(REMOTE_READERS, thread_name_prefix="embedpipe-read") as readers,
         _one_torch_thread() as limit_threads,
@@ -168,8 +185,8 @@ def prepare_windows(
         try:
             while True:
                 while at < len(rows):
-                    step = max(1, min(LARGEST_TASK, window // 8, int(LARGEST_WAIT / 64 / weight)))
-                    full = submitted >= window + 2 * threads * step or held + submitted * weight >= LARGEST_WAIT
+                    step = max(1, min(LARGEST_TASK, window // 8, int(LARGEST_WAIT / 64 / weight.value)))
+                    full = submitted >= window + 2 * threads * step or held + submitted * weight.value >= LARGEST_WAIT
                     if ahead and full:
                         break
                     part = rows[at : at + step].tolist()
@@ -183,7 +200,7 @@ def prepare_windows(
                     done = future.result()
                 submitted -= count
                 total = sum([each.item.weight for each in done.prepared])
-                weight = max(1.0, (weight + total / count) / 2)
+                weight.learn(total / count)
                 held += total
                 waiting.prepared.extend(done.prepared)
                 waiting.others.extend(done.others)

@@ -116,6 +116,8 @@ def embed(
         raise UsageError("to must be the folder or URL of the store, got None")
     else:
         store = _embed(source, to, source_options, backbone_options, run_options, show, find)
+    if run_options.on_ray and store.summary.embedded:
+        reasons = ["chosen by each worker of Ray"]
     store.summary.device_reason = "".join(reasons) or "none, as nothing was embedded"
     store.summary.seconds = time.perf_counter() - start
     show.event("summary", **store.summary.without_failures())
@@ -147,7 +149,7 @@ def _embed(
             f"{option('precision', 'int8')} needs {option('engine', 'auto')}, got "
             f"{option('engine', run_options.engine)}"
         )
-    backbone = find(backbone_options, recall=exists)
+    backbone = find(backbone_options, recall=exists or run_options.on_ray)
     given = backbone.spec
     if exists:
         stored = FeatureStore(to).spec
@@ -175,5 +177,5 @@ def _load(options: BackboneOptions, run: RunOptions, show: Progress, reasons: li
     remember_backbone(options, backbone)
     if not run.on_ray:
         show.say(f"device: {reason}")
-    reasons.append("chosen by each worker of Ray" if run.on_ray else reason)
+        reasons.append(reason)
     return backbone

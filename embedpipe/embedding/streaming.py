@@ -14,7 +14,7 @@ from embedpipe.backbones.backbone import Backbone
 from embedpipe.embedding.loop import Forwarder, embed_rows
 from embedpipe.embedding.options import ComputeOptions
 from embedpipe.embedding.summary import StageTimer, remarks
-from embedpipe.embedding.writing.messages import Embedded
+from embedpipe.embedding.writing.messages import Embedded, add_counts
 from embedpipe.errors import Failure
 from embedpipe.sources.listing import Listing
 
@@ -41,6 +41,5 @@ def stream_vectors(
             if isinstance(message, Embedded | Failure):
                 yield message
                 advance(len(message.rows) if isinstance(message, Embedded) else 1)
-                for item in message.counts if isinstance(message, Embedded) else ():
-                    counts.update(item)
+                add_counts(counts, message.counts if isinstance(message, Embedded) else ())
     progress.say_all(remarks(counts))

@@ -44,6 +44,12 @@ class StageTimer:
         with self._lock:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
+    def take(self) -> dict[str, float]:
+        """Return the seconds by stage, and begin again."""
+        with self._lock:
+            seconds, self.seconds = self.seconds, {}
+        return seconds
+
 
 def _picture_remarks() -> dict[str, tuple[str, str]]:
     """Return remarks on what was left out of pictures or inferred.

@@ -24,6 +24,7 @@ from embedpipe.embedding.moves import Moves, set_by_hand
 from embedpipe.embedding.options import RunOptions, Shard
 from embedpipe.embedding.plan import EmbedPlan, gone_from, make_plan, still_broken
 from embedpipe.embedding.runners.choice import advice, bottleneck_of, faster_settings, make_runner
+from embedpipe.embedding.runners.runner import Execution, Runner
 from embedpipe.embedding.summary import EmbedSummary, StageTimer, failed_items, remarks, value_remarks
 from embedpipe.embedding.writing.messages import Message, Reused, count_rows
 from embedpipe.embedding.writing.writer import RowWriter
@@ -36,7 +37,6 @@ from embedpipe.store.id_index import are_among
 
 if TYPE_CHECKING:
     from embedpipe.backbones.backbone import Backbone
-    from embedpipe.embedding.runners.runner import Runner
 
 
 def embed_listing(
@@ -65,12 +65,14 @@ def embed_listing(
         broken = still_broken(listing, rows, work.failed_before, backbone.spec.preprocessing)
     if len(rows) and broken is None:
         runner = make_runner(backbone, chosen, store, len(listing), options, timer, progress)
-    ran = runner or backbone
+
+    def execution() -> Execution:
+        return Execution.of(backbone) if runner is None else runner.execution
 
     def note() -> dict[str, str]:
-        return {"embedpipe.run": _provenance(listing, ran)}
+        return {"embedpipe.run": _provenance(listing, execution())}
 
-    writer = RowWriter(store, listing, note, timer, labels_from_source=options.labels_from_source)
+    writer = RowWriter(store, listing, work.plan.values, note, timer, labels_from_source=options.labels_from_source)
     begin = time.perf_counter()
     try:
         unreachable = _execute(listing, store, work, runner, broken or [], writer, timer, progress)
@@ -79,8 +81,9 @@ def embed_listing(
         writer.close()
     summary = _settle(listing, store, work, writer, options)
     summary.unreachable = unreachable
-    summary.device, summary.engine, summary.engine_reason = str(ran.device), ran.engine_name, ran.engine_reason
-    summary.batch_size = 0 if runner is None else runner.batch_size
+    ran = execution()
+    summary.device, summary.engine, summary.engine_reason = ran.device, ran.engine, ran.engine_reason
+    summary.batch_size = ran.batch_size
     summary.notes = [*backbone.notes, *summary.notes]
     summary.seconds = time.perf_counter() - start
     summary.rate = summary.embedded / summary.seconds
@@ -199,7 +202,7 @@ def _messages(
     listing: Listing, plan: EmbedPlan, runner: Runner | None, broken: list[Failure], contents: Contents
 ) -> Generator[Message, None, None]:
     if runner is not None:
-        yield from runner.messages(listing, plan.read, plan.new, contents)
+        yield from runner.messages(listing, plan, contents)
     yield from broken
 
 
@@ -256,13 +259,13 @@ def _may_prune(listing: Listing, plan: EmbedPlan, force: bool) -> bool:
     return not any(failure.stage == "list" for failure in listing.failures)
 
 
-def _provenance(listing: Listing, ran: Backbone | PendingBackbone | Runner) -> str:
+def _provenance(listing: Listing, ran: Execution) -> str:
     return json.dumps(
         {
             "embedpipe": __version__,
             "python": platform.python_version(),
             "source": listing.root,
-            "device": str(ran.device),
+            "device": ran.device,
             **ran.provenance,
         }
     )

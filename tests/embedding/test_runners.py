@@ -22,11 +22,12 @@ from embedpipe.backbones.options import BackboneOptions
 from embedpipe.embedding import updating
 from embedpipe.embedding.hash_index import Contents
 from embedpipe.embedding.options import RunOptions
-from embedpipe.embedding.plan import source_values
+from embedpipe.embedding.plan import EmbedPlan, source_values
 from embedpipe.embedding.runners import on_ray, ray_cluster
 from embedpipe.embedding.runners.attempts import Attempts, forget_run
 from embedpipe.embedding.runners.choice import make_runner
 from embedpipe.embedding.runners.ray_cluster import check_answers
+from embedpipe.embedding.runners.runner import Execution
 from embedpipe.embedding.runners.tasks import WorkerJob, in_listing, make_task
 from embedpipe.embedding.runners.worker import EmbedWorker
 from embedpipe.embedding.writing.messages import Message, Written
@@ -47,19 +48,14 @@ class Queue:
     def __init__(self, store: embedpipe.FeatureStore, chosen: BackboneOptions, items: int) -> None:
         self.store = store
         self.job = WorkerJob("a", store.path, store.spec, chosen, RunOptions(engine="torch"), 1, items)
-        self.done = self.batch_size = 0
-        self.device = self.engine_name = self.engine_reason = ""
-        self.provenance: dict[str, str] = {}
-        self.files = 0
+        self.done = self.files = 0
+        self.execution = Execution()
 
-    def messages(
-        self, listing: Listing, rows: RowNumbers, new: int, contents: Contents
-    ) -> Generator[Message, None, None]:
-        values = source_values(listing.table, self.store)
+    def messages(self, listing: Listing, plan: EmbedPlan, contents: Contents) -> Generator[Message, None, None]:
         worker = EmbedWorker(self.job, pickle.loads(pickle.dumps(contents)))
-        parts = [(part, known) for known in (False, True) for part in self.parts(rows[new:] if known else rows[:new])]
-        for number, (part, known) in enumerate(parts):
-            task = pickle.dumps(make_task(number, part, known, listing, values))
+        new, known = self.parts(plan.read[: plan.new]), self.parts(plan.read[plan.new :])
+        for number, part in enumerate(new + known):
+            task = pickle.dumps(make_task(number, part, number >= len(new), listing, plan.values))
             result = pickle.loads(pickle.dumps(worker.embed(pickle.loads(task))))
             if result.error is not None:
                 raise result.error

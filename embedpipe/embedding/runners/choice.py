@@ -65,7 +65,7 @@ def advice(runner: Runner | None, bottleneck: Bottleneck, spec: BackboneSpec) ->
         return ""
     if runner.idle and bottleneck.stage == "waiting":
         return "larger sources or fewer workers, as workers waited to be started or for a task"
-    return bottleneck.advice(spec, runner.device.partition(":")[0])
+    return bottleneck.advice(spec, runner.execution.device.partition(":")[0])
 
 
 def faster_settings(

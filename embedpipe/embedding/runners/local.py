@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Generator
 
 from embedpipe._utils.config import usable_cores
@@ -9,10 +10,11 @@ from embedpipe.backbones.backbone import Backbone
 from embedpipe.embedding.hash_index import Contents
 from embedpipe.embedding.loop import Forwarder, embed_rows
 from embedpipe.embedding.options import ComputeOptions
+from embedpipe.embedding.plan import EmbedPlan
+from embedpipe.embedding.runners.runner import Execution
 from embedpipe.embedding.summary import StageTimer
 from embedpipe.embedding.writing.messages import Message
 from embedpipe.sources.listing import Listing
-from embedpipe.sources.reading import RowNumbers
 
 
 class LocalRunner:
@@ -26,8 +28,7 @@ class LocalRunner:
         self.is_fixed = options.engine != "auto"
         self._forward = Forwarder(backbone, options.batch_size, timer)
         self.threads = options.threads or usable_cores()
-        self.device, self.provenance = str(backbone.device), backbone.provenance
-        self.engine_name, self.engine_reason = backbone.engine_name, backbone.engine_reason
+        self._execution = Execution.of(backbone)
 
     @property
     def done(self) -> int:
@@ -35,12 +36,10 @@ class LocalRunner:
         return self._forward.done
 
     @property
-    def batch_size(self) -> int:
-        """Items per forward pass; it is halved when memory runs out."""
-        return self._forward.batch_size
+    def execution(self) -> Execution:
+        """Where the network runs, and by what."""
+        return dataclasses.replace(self._execution, batch_size=self._forward.batch_size)
 
-    def messages(
-        self, listing: Listing, rows: RowNumbers, new: int, contents: Contents
-    ) -> Generator[Message, None, None]:
+    def messages(self, listing: Listing, plan: EmbedPlan, contents: Contents) -> Generator[Message, None, None]:
         """Yield a message for each batch, and for each row that needs no forward pass."""
-        yield from embed_rows(listing, rows, self._forward, contents.find, self.threads, self._timer)
+        yield from embed_rows(listing, plan.read, self._forward, contents.find, self.threads, self._timer)

@@ -23,9 +23,10 @@ from embedpipe._utils.progress import Progress
 from embedpipe.backbones.options import BackboneOptions
 from embedpipe.embedding.hash_index import Contents
 from embedpipe.embedding.options import ALL_DEVICES, RunOptions
-from embedpipe.embedding.plan import source_values
+from embedpipe.embedding.plan import EmbedPlan
 from embedpipe.embedding.runners.attempts import forget_run
 from embedpipe.embedding.runners.ray_cluster import connect
+from embedpipe.embedding.runners.runner import Execution
 from embedpipe.embedding.runners.tasks import Task, TaskResult, WorkerJob, in_listing, make_task
 from embedpipe.embedding.summary import StageTimer
 from embedpipe.embedding.writing.messages import Message
@@ -88,26 +89,20 @@ class RayRunner:
         self._job = WorkerJob(
             uuid.uuid4().hex, store.path, store.spec, backbone, compute, options.threads or cpus, items
         )
-        self.done = self.batch_size = 0
-        self.idle = 0.0
-        self.device = self.engine_name = self.engine_reason = ""
-        self.provenance: dict[str, str] = {}
+        self.done, self.idle, self.execution = 0, 0.0, Execution()
         progress.say(f"Ray nodes: {len(nodes)}; workers: {self._workers}; for each: cores {cpus}, GPUs {self._gpus:g}")
 
-    def messages(
-        self, listing: Listing, rows: RowNumbers, new: int, contents: Contents
-    ) -> Generator[Message, None, None]:
+    def messages(self, listing: Listing, plan: EmbedPlan, contents: Contents) -> Generator[Message, None, None]:
         """Yield the messages of each task when it is done, in no order."""
-        parts = self._parts(rows[:new])
+        parts = self._parts(plan.read[: plan.new])
         first_known = len(parts)
-        parts += self._parts(rows[new:])
-        values = source_values(listing.table, self._store)
+        parts += self._parts(plan.read[plan.new :])
         shared = self._ray.put(contents)
         begin = time.perf_counter()
         try:
             for start in range(0, len(parts), MOST_TASKS):
                 wave = range(start, min(start + MOST_TASKS, len(parts)))
-                tasks = (make_task(n, parts[n], n >= first_known, listing, values) for n in wave)
+                tasks = (make_task(n, parts[n], n >= first_known, listing, plan.values) for n in wave)
                 for result in self._run(tasks, shared):
                     self.idle = self.idle or time.perf_counter() - begin - result.wall
                     self._note(result)
@@ -151,12 +146,7 @@ class RayRunner:
         if result.error is not None:
             raise result.error
         self.done += result.done
-        self.batch_size, self.device = result.batch_size, result.device
-        self.engine_name, self.engine_reason, self.provenance = (
-            result.engine_name,
-            result.engine_reason,
-            result.provenance,
-        )
+        self.execution = result.execution
         for stage, seconds in result.seconds.items():
             self._timer.add(stage, seconds / self._workers)
 

@@ -2,13 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import Protocol
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
 from embedpipe.embedding.hash_index import Contents
+from embedpipe.embedding.plan import EmbedPlan
 from embedpipe.embedding.writing.messages import Message
 from embedpipe.sources.listing import Listing
-from embedpipe.sources.reading import RowNumbers
+
+if TYPE_CHECKING:
+    from embedpipe.backbones.backbone import Backbone
+    from embedpipe.backbones.pending import PendingBackbone
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Where the network ran, and by what; empty while nothing has been embedded.
+
+    Parameters
+    ----------
+    device, engine, engine_reason : str
+    provenance : mapping of str to str
+        What the commits record, as `Backbone.provenance`.
+    batch_size : int
+        Items per forward pass. It is halved when memory runs out.
+    """
+
+    device: str = ""
+    engine: str = ""
+    engine_reason: str = ""
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    batch_size: int = 0
+
+    @classmethod
+    def of(cls, backbone: Backbone | PendingBackbone) -> Execution:
+        """Return that of a backbone."""
+        return cls(str(backbone.device), backbone.engine_name, backbone.engine_reason, backbone.provenance)
 
 
 class Runner(Protocol):
@@ -22,38 +52,25 @@ class Runner(Protocol):
         Seconds before the first item, in which workers started.
     threads : int
         Threads that prepare items, of one worker.
-    batch_size : int
-        Items per forward pass.
-    device, engine_name, engine_reason : str
-        Where the network ran, and by what; empty while nothing has been embedded.
-    provenance : dict of str to str
-        What the commits record, as `Backbone.provenance`.
+    execution : Execution
     """
 
     idle: float
     threads: int
-    device: str
-    engine_name: str
-    engine_reason: str
-    provenance: dict[str, str]
 
     @property
     def done(self) -> int: ...  # noqa: D102
 
     @property
-    def batch_size(self) -> int: ...  # noqa: D102
+    def execution(self) -> Execution: ...  # noqa: D102
 
-    def messages(
-        self, listing: Listing, rows: RowNumbers, new: int, contents: Contents
-    ) -> Generator[Message, None, None]:
-        """Yield messages for the writer, with each row exactly once.
+    def messages(self, listing: Listing, plan: EmbedPlan, contents: Contents) -> Generator[Message, None, None]:
+        """Yield messages for the writer, with each row that is to be read exactly once.
 
         Parameters
         ----------
         listing : Listing
-        rows : int64 array
-            The rows to read; the store lacks the ids of the first ``new`` ones.
-        new : int
+        plan : EmbedPlan
         contents : Contents
             The contents of the store at the plan.
         """

@@ -13,6 +13,7 @@ import pyarrow as pa
 from embedpipe.backbones import BackboneSpec
 from embedpipe.backbones.options import BackboneOptions
 from embedpipe.embedding.options import ComputeOptions
+from embedpipe.embedding.runners.runner import Execution
 from embedpipe.embedding.writing.messages import Embedded, Message, Reused, Written
 from embedpipe.errors import EmbedpipeError, SourceError
 from embedpipe.sources.listing import Listing
@@ -94,11 +95,7 @@ class TaskResult:
     seconds: dict[str, float] = field(default_factory=dict)
     wall: float = 0.0
     done: int = 0
-    batch_size: int = 0
-    device: str = ""
-    engine_name: str = ""
-    engine_reason: str = ""
-    provenance: dict[str, str] = field(default_factory=dict)
+    execution: Execution = field(default_factory=Execution)
     error: EmbedpipeError | None = None
 
 

@@ -8,6 +8,7 @@ do.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import platform
 import time
 from collections import Counter
@@ -23,9 +24,10 @@ from embedpipe.embedding.hash_index import Contents
 from embedpipe.embedding.loop import Forwarder, embed_rows
 from embedpipe.embedding.plan import failure_of
 from embedpipe.embedding.runners.attempts import MOST_ATTEMPTS, Attempts
+from embedpipe.embedding.runners.runner import Execution
 from embedpipe.embedding.runners.tasks import Task, TaskResult, WorkerJob
 from embedpipe.embedding.summary import StageTimer
-from embedpipe.embedding.writing.messages import Embedded, Message, Reused, Written
+from embedpipe.embedding.writing.messages import Embedded, Message, Reused, Written, add_counts
 from embedpipe.embedding.writing.rows import RowAssembler
 from embedpipe.errors import EmbedpipeError, Failure, WorkerDied
 from embedpipe.sources.reading import RowNumbers
@@ -61,8 +63,11 @@ class EmbedWorker:
         backbone = backbone.reduced(job.spec)
         if job.compute.engine == "auto":
             backbone = backbone.accelerated(job.items)
-        self._backbone = backbone
         self._store = FeatureStore(job.store)
+        self._timer = StageTimer()
+        # It lives as long as the worker: the batch size that fits into memory, and the weight of items, are kept.
+        self._forward = Forwarder(backbone, job.compute.batch_size, self._timer)
+        self._execution = Execution.of(backbone)
 
     def embed(self, task: Task) -> TaskResult:
         """Embed a task. It raises nothing that embedpipe raises on purpose; see `TaskResult.error`."""
@@ -76,8 +81,8 @@ class EmbedWorker:
         return result
 
     def _embed(self, task: Task, result: TaskResult) -> None:
-        job, backbone, timer = self._job, self._backbone, StageTimer()
-        forward = Forwarder(backbone, job.compute.batch_size, timer)
+        job, forward, timer = self._job, self._forward, self._timer
+        done = forward.done
 
         def find(row: int, digest: str) -> str | None:
             return self._contents.find(int(task.rows[row]), digest)
@@ -96,9 +101,8 @@ class EmbedWorker:
                 *self._write(task, [m for m in messages if isinstance(m, Embedded)]),
                 *(m for m in messages if isinstance(m, Reused | Failure)),
             ]
-        result.seconds, result.done, result.batch_size = timer.seconds, forward.done, forward.batch_size
-        result.device, result.provenance = str(backbone.device), backbone.provenance
-        result.engine_name, result.engine_reason = backbone.engine_name, backbone.engine_reason
+        result.seconds, result.done = timer.take(), forward.done - done
+        result.execution = dataclasses.replace(self._execution, batch_size=forward.batch_size)
 
     def _write(self, task: Task, embedded: list[Embedded]) -> Iterator[Written]:
         if not embedded:
@@ -113,8 +117,7 @@ class EmbedWorker:
             part = order[start : start + len(file.ids)]
             start += len(part)
             total: Counter[str] = Counter()
-            for row in part.tolist():
-                total.update(counts[row] or {})
+            add_counts(total, (counts[row] for row in part.tolist()))
             yield Written(numbers[part].tolist(), file, total, task.known)
 
 

@@ -27,7 +27,7 @@ class RowAssembler:
     Parameters
     ----------
     values : pyarrow.Table
-        The columns of the listing in the types of the store (`source_values`).
+        The columns of the listing in the types of the store (`EmbedPlan.values`).
     root : str
         The root of the listing.
     store : FeatureStore

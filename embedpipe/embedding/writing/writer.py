@@ -12,9 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from embedpipe.embedding.plan import source_values
 from embedpipe.embedding.summary import StageTimer
-from embedpipe.embedding.writing.messages import Embedded, Message, Reused, Written, count_rows
+from embedpipe.embedding.writing.messages import Embedded, Message, Reused, Written, add_counts, count_rows
 from embedpipe.embedding.writing.rows import RowAssembler
 from embedpipe.errors import Failure
 from embedpipe.sources.listing import Listing
@@ -46,12 +45,25 @@ class RowWriter:
     """Commits rows from its own thread, so that the loop does not wait for the disk.
 
     The next `put` or `close` raises an exception of the thread again.
+
+    Parameters
+    ----------
+    store : FeatureStore
+    listing : Listing
+    values : pyarrow.Table
+        The columns of the listing in the types of the store (`EmbedPlan.values`).
+    note : callable
+        Returns the metadata of a commit.
+    timer : StageTimer
+    labels_from_source : bool
+        Take the values of the source in place of those that were set by hand.
     """
 
     def __init__(
         self,
         store: FeatureStore,
         listing: Listing,
+        values: pa.Table,
         note: Callable[[], Mapping[str, Any]],
         timer: StageTimer,
         *,
@@ -66,7 +78,7 @@ class RowWriter:
         self._store, self._listing, self._note, self._timer = store, listing, note, timer
         # Vectors are reused from the version of the plan, as this run may change ids of rows.
         self._planned = KeyedTable(store.path, store.version)
-        self._rows = RowAssembler(source_values(listing.table, store), listing.root, store, listing.excerpts)
+        self._rows = RowAssembler(values, listing.root, store, listing.excerpts)
         #: Data files without any of the rows that workers embed: those of the plan, and what this run adopts.
         self._trusted = {file.path for file in self._planned.files}
         self._queue: queue.Queue[Message | None] = queue.Queue(maxsize=MOST_WAITING)
@@ -160,8 +172,7 @@ class RowWriter:
         self.embedded += count - already
         self.reused += len(reused) + already
         self.failed_ids += [failure.id for failure in failures]
-        for counts in [*(c for m in embedded for c in m.counts), *(m.counts for m in written)]:
-            self.counts.update(counts or {})
+        add_counts(self.counts, [*(counts for m in embedded for counts in m.counts), *(m.counts for m in written)])
 
     def _adopt(self, written: list[Written]) -> list[Written]:
         """Commit the files of workers. Return those whose rows are to be written as others are: the store has some."""
