@@ -106,7 +106,8 @@ def make_plan(
     values = source_values(listing.table, store)
     rows_of_root = 0
     index = IdIndex(listing.table.column("id"))
-    for stored in _stored(store):
+    names = [name for name in store.data_columns if name not in content_columns(store) | {"content_hash"}]
+    for stored in stored_parts(store, names):
         of_root = pc.equal(stored.column("source_root"), listing.root)
         rows_of_root += pc.sum(of_root).as_py() or 0
         rows = index.find(stored.column("id"))
@@ -178,9 +179,8 @@ def still_broken(listing: Listing, rows: RowNumbers, known: pa.ChunkedArray, rec
     return failures
 
 
-def _stored(store: FeatureStore) -> Iterator[pa.Table]:
-    """Yield the columns that the plan needs, about `PART_ROWS` rows at a time."""
-    names = [name for name in store.data_columns if name not in content_columns(store) | {"content_hash"}]
+def stored_parts(store: FeatureStore, names: list[str]) -> Iterator[pa.Table]:
+    """Yield columns of a store, about `PART_ROWS` rows at a time."""
     waiting: list[pa.Table] = []
     for file in sorted(store.table.files, key=lambda file: file.first):
         waiting.append(store.table.read_file(file, names))

@@ -22,7 +22,7 @@ from embedpipe.backbones.pending import PendingBackbone
 from embedpipe.embedding.hash_index import Contents
 from embedpipe.embedding.moves import Moves, set_by_hand
 from embedpipe.embedding.options import RunOptions, Shard
-from embedpipe.embedding.plan import EmbedPlan, gone_from, make_plan, still_broken
+from embedpipe.embedding.plan import EmbedPlan, gone_from, make_plan, still_broken, stored_parts
 from embedpipe.embedding.runners.choice import advice, bottleneck_of, faster_settings, make_runner
 from embedpipe.embedding.runners.runner import Execution, Runner
 from embedpipe.embedding.summary import EmbedSummary, StageTimer, failed_items, remarks, value_remarks
@@ -218,15 +218,13 @@ def _share(listing: Listing, plan: EmbedPlan, shard: Shard) -> tuple[EmbedPlan, 
 
 
 def _contents(store: FeatureStore) -> Iterator[tuple[pa.ChunkedArray, pa.ChunkedArray]]:
-    """Yield the content hashes and ids of a store, file by file."""
-    for file in store.table.files:
-        rows = store.table.read_file(file, ["content_hash", "id"])
+    """Yield the content hashes and ids of a store, part by part."""
+    for rows in stored_parts(store, ["content_hash", "id"]):
         yield rows.column("content_hash"), rows.column("id")
-        pa.default_memory_pool().release_unused()  # otherwise Arrow keeps memory of every file
 
 
 def _update_rows(listing: Listing, plan: EmbedPlan, store: FeatureStore) -> Iterator[tuple[int, str, str]]:
-    """Yield row, id and content hash of items with unchanged bytes and changed metadata, file by file."""
+    """Yield row, id and content hash of items with unchanged bytes and changed metadata, part by part."""
     wanted = np.zeros(len(listing) + 1, bool)  # the last is for -1, the row of unknown ids
     wanted[plan.update] = True
     for hashes, ids in _contents(store) if len(plan.update) else ():

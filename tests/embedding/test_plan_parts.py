@@ -18,10 +18,11 @@ from stored import make_spec
 
 import embedpipe
 from embedpipe import FeatureStore
-from embedpipe.embedding import plan
+from embedpipe.embedding import hash_index, plan
 from embedpipe.embedding.hash_index import Contents, HashIndex
 from embedpipe.embedding.plan import make_plan
 from embedpipe.errors import UsageError
+from embedpipe.sources.columns import spool
 from embedpipe.sources.listing import SCHEMA, Listing
 from embedpipe.sources.reading import Files, take_near
 from embedpipe.store.id_index import IdIndex
@@ -34,7 +35,10 @@ def test_take_near_takes_rows(rows: list[int]) -> None:
     assert take_near(table, np.array(rows, np.int64))["x"].to_pylist() == rows
 
 
-def test_hash_index_finds_contents() -> None:
+@pytest.mark.parametrize("sorted_rows", [hash_index.SORTED_ROWS, 100])
+def test_hash_index_finds_contents(monkeypatch: pytest.MonkeyPatch, sorted_rows: int) -> None:
+    monkeypatch.setattr(hash_index, "SORTED_ROWS", sorted_rows)
+    monkeypatch.setattr(spool, "KEPT_BYTES", 10_000)
     hashes = [hashlib.sha256(str(i).encode()).hexdigest() for i in range(1500)]
     assert any(digest.endswith("00") for digest in hashes)
     ids = [f"item {i}" for i in range(1500)]
@@ -46,6 +50,8 @@ def test_hash_index_finds_contents() -> None:
     ]
     index = HashIndex(parts)
     assert [index.find(digest) for digest in hashes] == ids
+    twice = HashIndex([*parts, (pa.chunked_array([hashes]), pa.chunked_array([[f"copy of {id}" for id in ids]]))])
+    assert [[*twice.find_all(digest)] for digest in hashes] == [[id, f"copy of {id}"] for id in ids]
     assert index.find(hashlib.sha256(b"other").hexdigest()) is None
     assert index.find("0" * 64) is None
     assert HashIndex().find("0" * 64) is None
