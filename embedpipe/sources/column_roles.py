@@ -11,6 +11,7 @@ import pyarrow as pa
 from embedpipe._utils.option_names import option
 from embedpipe.errors import SourceError, nearest
 from embedpipe.sources.column_types import has_field, is_bytes, is_label_type, is_storable, is_string, value_type
+from embedpipe.sources.columns.box_lists import is_list_of_boxes, list_of_boxes
 from embedpipe.sources.columns.class_names import class_columns, image_columns
 from embedpipe.sources.options import WITH_ARTICLE, Modality, SourceOptions
 
@@ -49,6 +50,12 @@ class ColumnRoles:
     boxes: str | None = None
     margin: float = 0.0
     notes: tuple[str, ...] = ()
+
+    @property
+    def beside_payload(self) -> list[str]:
+        """The columns of all roles but the payload."""
+        named = (self.id, self.label, self.split, list_of_boxes(self.boxes))
+        return [*self.metadata, *(column for column in named if column)]
 
 
 def is_reserved(name: str) -> bool:
@@ -93,7 +100,8 @@ def find_column_roles(schema: pa.Schema, options: SourceOptions, name: str, moda
             f"{name!r} needs {WITH_ARTICLE[modality]} column, and has {_shown(schema)}: "
             f"name one ({option(modality, 'COLUMN')}){hint}"
         )
-    wanted = {modality: payload, "id": options.id, "label": options.label, "split": options.split}
+    boxes = list_of_boxes(options.boxes)
+    wanted = {modality: payload, "id": options.id, "label": options.label, "split": options.split, "boxes": boxes}
     for role, column in wanted.items():
         if column and column not in schema.names:
             raise SourceError(
@@ -120,12 +128,15 @@ def find_column_roles(schema: pa.Schema, options: SourceOptions, name: str, moda
     replaced = {role: wanted[role] for role in chosen if wanted[role]}
     lower: dict[str, str] = {}
     for column in schema:
-        if column.name in {payload, *chosen.values()}:
+        if column.name in {payload, boxes, *chosen.values()}:
             continue
         if _is_row_index(column):
             roles.left_out[f"index without a name (column {column.name!r})"] = 1
             continue
         if not is_storable(column.type):
+            if modality == "image" and is_list_of_boxes(column.type):
+                advice = f"to embed these parts of the images, give {option('boxes', column.name)}"
+                roles.notes += (f"column {column.name!r} has boxes; {advice}",)
             roles.left_out[f"column {column.name!r} ({column.type})"] = 1
             continue
         if (role := column.name.strip().lower()) in replaced:

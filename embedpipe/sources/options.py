@@ -48,7 +48,8 @@ class SourceOptions:
         default=None,
         metadata={
             "help": "Table columns with a part of each image in pixels: left, top, width and height, such as "
-            "x,y,width,height. Each row is then that part."
+            "x,y,width,height; or the column with the list of boxes of each image, such as objects (objects:xyxy for "
+            "left, top, right and bottom). Each box is then an item."
         },
     )
     box_margin: float = field(
@@ -71,6 +72,8 @@ class SourceOptions:
         object.__setattr__(self, "allow_root", roots)
         if not 0 <= self.box_margin <= 10:
             raise UsageError(f"{option('box_margin')} must be in 0..10, got {self.box_margin:g}")
-        if self.boxes is not None and len(self.boxes.split(",")) != 4:
-            raise UsageError(f"{option('boxes')} must name four columns with commas, got {self.boxes!r}")
+        if self.boxes is not None and (len(self.boxes.split(",")) not in (1, 4) or not self.boxes):
+            raise UsageError(
+                f"{option('boxes')} must name four columns with commas, or one with lists of boxes, got {self.boxes!r}"
+            )
         require_one_of("tiff_pages", self.tiff_pages, get_args(TiffPages))

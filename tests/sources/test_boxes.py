@@ -310,7 +310,7 @@ def test_boxes_of_images_in_the_table_itself(tmp_path: Path) -> None:
 def test_wrong_columns_of_boxes_are_refused(boxes: str, message: str) -> None:
     with pytest.raises(SourceError, match=message):
         open_source(pa.table(TABLE), SourceOptions(boxes=boxes))
-    with pytest.raises(UsageError, match="must name four columns with commas, got 'x,y'"):
+    with pytest.raises(UsageError, match="must name four columns with commas, or one with lists of boxes, got 'x,y'"):
         SourceOptions(boxes="x,y")
 
 

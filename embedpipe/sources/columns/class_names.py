@@ -57,6 +57,14 @@ def with_class_names(table: pa.Table, name: str) -> pa.Table:
     return table
 
 
+def class_names_of(schema: pa.Schema, column: str, field: str) -> list[str] | None:
+    """Return the names of the classes that a field of a column of structs, or of lists of them, numbers."""
+    feature = _features(schema).get(column)
+    fields = _item(feature) or feature
+    feature = fields.get(field) if isinstance(fields, dict) else None
+    return _class_names(feature) or _class_names(_item(feature))
+
+
 def _features(schema: pa.Schema) -> dict[str, Any]:
     """Return the declared features by column; none where the metadata is not that of `datasets`."""
     try:

@@ -63,7 +63,7 @@ def _list_one(dataset: Any, shard: Shard, options: SourceOptions, modality: Moda
     roles = find_column_roles(schema, options, _NAME, modality)
     type = value_type(schema.field(roles.payload).type)
     is_inside = modality == "image" and not is_string(type)
-    names = [*roles.metadata, *(role for role in (roles.id, roles.label, roles.split) if role)]
+    names = roles.beside_payload
     table = _columns(dataset, names if is_inside else [*names, roles.payload])
     access = access_of_object(options.allow_root)
     if is_inside:

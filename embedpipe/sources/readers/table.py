@@ -86,7 +86,7 @@ def _list_parquet(shard: Shard, options: SourceOptions, modality: Modality, time
         raise SourceError(f"cannot read the table {location!r}: {error}") from error
     refuse_doubled_names(schema, name)
     roles = find_column_roles(schema, options, name, modality)
-    wanted = [*roles.metadata, *(role for role in (roles.id, roles.label, roles.split) if role)]
+    wanted = roles.beside_payload
     type = schema.field(roles.payload).type
     if modality == "image" and is_string(type):
         table = load_table(location, [*wanted, roles.payload]).table

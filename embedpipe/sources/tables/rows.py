@@ -16,14 +16,16 @@ from embedpipe.errors import Failure, SourceError
 from embedpipe.sources.access.roots import Access, access_of_memory, refuse_foreign
 from embedpipe.sources.column_roles import ColumnRoles, find_column_roles
 from embedpipe.sources.column_types import has_field, is_string, value_type
+from embedpipe.sources.columns.box_lists import list_of_boxes
 from embedpipe.sources.columns.class_names import with_class_names
 from embedpipe.sources.columns.conversion import plain_column, type_notes
 from embedpipe.sources.columns.labels import clean_labels
 from embedpipe.sources.listing import ROOT, Listing, constant, in_chunks, numbered
 from embedpipe.sources.locations import join, size_and_time
 from embedpipe.sources.options import Modality, SourceOptions
-from embedpipe.sources.parts import PICTURE, with_boxes
+from embedpipe.sources.parts import PICTURE, WITHOUT_BOXES
 from embedpipe.sources.reading import Files, Joined, Reader, Selected
+from embedpipe.sources.tables.box_columns import with_boxes
 from embedpipe.sources.tables.cells import Cells
 from embedpipe.sources.tables.shards import Shard
 from embedpipe.sources.tables.table_files import empty_to_null, refuse_doubled_names
@@ -40,9 +42,16 @@ def join_listings(parts: Sequence[Listing], root: str) -> Listing:
         root,
         Joined([part.read for part in parts], [len(part) for part in parts]),
         tuple(failure for part in parts for failure in part.failures),
-        {name: 1 for part in parts for name in part.skipped},
+        _skipped(parts),
         tuple(dict.fromkeys(note for part in parts for note in part.notes)),
     )
+
+
+def _skipped(parts: Sequence[Listing]) -> dict[str, int]:
+    """Return what all parts left out: the columns are the same in each."""
+    without = sum(part.skipped.get(WITHOUT_BOXES, 0) for part in parts)
+    names = {name: 1 for part in parts for name in part.skipped}
+    return names | ({WITHOUT_BOXES: without} if without else {})
 
 
 @dataclass
@@ -110,9 +119,13 @@ def list_rows(
             raise SourceError(
                 f"column name {PICTURE!r} of {name!r} is reserved for the images of boxes: rename the column"
             )
-        columns[PICTURE] = ids if roles.id is None else payloads.ids
+        column = list_of_boxes(roles.boxes)
+        columns[PICTURE] = payloads.ids if roles.id is not None and column is None else ids
+        columns |= {column: table.column(column)} if column else {}
     listing = _with_ids(pa.table(columns), roles, payloads, name, shard.location, notes)
-    return with_boxes(listing, roles.boxes, roles.margin, roles.id is not None) if roles.boxes else listing
+    if not roles.boxes:
+        return listing
+    return with_boxes(listing, roles.boxes, roles.margin, roles.id is not None, table.schema)
 
 
 def _with_ids(
