@@ -12,7 +12,7 @@ from stored import clusters, make_store
 import embedpipe
 from embedpipe.cleaning.choosing.choice import choose_rows, doubtful_rows, typical_rows
 from embedpipe.cleaning.choosing.next_items import next as choose
-from embedpipe.cleaning.choosing.next_items import simulate
+from embedpipe.cleaning.choosing.simulation import simulate
 from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.neighbours.exact import normalised
 
@@ -82,6 +82,24 @@ def test_rows_with_a_label_are_not_chosen_again(tmp_path: Path) -> None:
     assert items.table["reason"].to_pylist() == ["doubtful"] * 10
     assert items.notes == []
     assert embedpipe.FeatureStore(store.path).version == store.version
+
+
+def test_a_head_says_what_is_doubtful_where_no_row_has_a_label(tmp_path: Path) -> None:
+    X, y = clusters(160, classes=2, spread=1.5)
+    labels = [f"class {number}" for number in y]
+    learned = make_store(tmp_path / "learned", X[:80], label=labels[:80])
+    head = embedpipe.fit(learned, "logreg", to=tmp_path / "head", folds=0, progress=False)
+    new = make_store(tmp_path / "new", X[80:])
+    items = choose(new, head=tmp_path / "head", count=8, progress=False)
+    assert items.table["reason"].to_pylist() == ["doubtful"] * 8
+    margins = dict(zip(*(head.predict(new)[name].to_pylist() for name in ("id", "margin")), strict=True))
+    assert [margins[row["id"]] for row in items.table.to_pylist()] == pytest.approx(items.table["margin"].to_pylist())
+    assert np.mean(items.table["margin"]) < np.mean([*margins.values()])
+    assert items.notes == ["not compared with random choices: the head may have learned the labelled rows"]
+    numbers = make_store(tmp_path / "numbers", X, label=np.linspace(0.5, 1, 160).tolist())
+    of_numbers = embedpipe.fit(numbers, "ridge", folds=0, progress=False)
+    with pytest.raises(UsageError, match="head must predict one class of each item, got one for regression"):
+        choose(new, head=of_numbers)
 
 
 def test_bad_requests_are_refused(tmp_path: Path) -> None:

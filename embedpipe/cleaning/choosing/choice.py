@@ -75,18 +75,25 @@ def typical_rows(Z: Vectors, pool: Rows, labelled: Rows, count: int, seed: int) 
 def doubtful_rows(
     Z: Vectors, y: npt.NDArray[np.int64], pool: Rows, labelled: Rows, count: int, seed: int
 ) -> tuple[Rows, npt.NDArray[np.float64]]:
-    """Choose rows with small margins that differ from one another, and return the margins.
+    """Choose rows with small margins that differ from one another, by a head of the labels, and return the margins."""
+    _, head = make_estimator("logreg", "classification", len(labelled))
+    probabilities = np.sort(fit_on(head, Z[labelled], y[labelled]).predict_proba(Z[pool]), axis=1)
+    return spread_out(Z, pool, probabilities[:, -1] - probabilities[:, -2], count, seed)
+
+
+def spread_out(
+    Z: Vectors, pool: Rows, margins: npt.NDArray[np.float64], count: int, seed: int
+) -> tuple[Rows, npt.NDArray[np.float64]]:
+    """Choose rows of ``pool`` with small margins that differ from one another, and return the margins.
 
     The rows with the smallest margins, ten times as many as are chosen, are clustered with their doubt as weight, and
     the row nearest to each centre is chosen (Zhdanov, "Diverse mini-batch active learning", 2019).
     """
-    _, head = make_estimator("logreg", "classification", len(labelled))
-    probabilities = np.sort(fit_on(head, Z[labelled], y[labelled]).predict_proba(Z[pool]), axis=1)
-    margins = probabilities[:, -1] - probabilities[:, -2]
+    count = min(count, len(pool))
     candidates = np.argsort(margins, kind="stable")[: CANDIDATES * count]
     clusters = min(count, MOST_CLUSTERS, len(candidates))
     kmeans = KMeans(clusters, n_init=1, max_iter=ITERATIONS, random_state=seed)
-    doubt = 1 - margins[candidates] + 1e-3
+    doubt = np.maximum(1 - margins[candidates], 0) + 1e-3  # margins of scores may be above 1
     centres = _clustered(kmeans, Z[pool[candidates]], doubt).cluster_centers_
     near = Z[pool[candidates]] @ centres.T - (centres**2).sum(axis=1) / 2
     free = np.ones(len(candidates), bool)

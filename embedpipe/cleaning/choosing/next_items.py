@@ -10,21 +10,22 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from embedpipe._utils.notebook.html_tables import html_table
+from embedpipe._utils.option_names import option
 from embedpipe._utils.options import build_options, takes_options
-from embedpipe._utils.progress import Advance, Progress, uncounted
-from embedpipe.cleaning.choosing.choice import choose_rows
+from embedpipe._utils.progress import Progress
+from embedpipe.cleaning.choosing.choice import choose_rows, spread_out
+from embedpipe.cleaning.choosing.simulation import DRAWS, LEAST_SIMULATED, ROUNDS, simulate
 from embedpipe.cleaning.options import NextOptions
 from embedpipe.errors import TrainingDataError, UsageError
-from embedpipe.estimators.wrappers.base import fit_on
-from embedpipe.evaluation.differences import Z95
+from embedpipe.heads.head import Head, load_head
 from embedpipe.heads.options import FitOptions
-from embedpipe.heads.registry import make_estimator
 from embedpipe.heads.training.training_data import labels_of
 from embedpipe.heads.training.vectors import centred_directions, read_finite
 from embedpipe.report.drawing.wording import counted
-from embedpipe.statistics import Estimate, corrected_interval, unseen_share
+from embedpipe.statistics import Estimate
 from embedpipe.store import FeatureStore
 from embedpipe.store.editing.exclusion import left_out_notes
 from embedpipe.store.opening import known_columns, open_store
@@ -34,9 +35,6 @@ if TYPE_CHECKING:
 
 #: Rows without labels that are clustered: a sample of more.
 MOST_ROWS = 20_000
-#: Labelled rows that a simulation needs, and uses.
-LEAST_SIMULATED, MOST_SIMULATED = 200, 4000
-DRAWS, ROUNDS = 5, 3
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -85,7 +83,11 @@ class NextItems:
 
 @takes_options(NextOptions)
 def next(
-    store: FeatureStore | str | Path, *, progress: bool | None = None, **options: Unpack[NextParameters]
+    store: FeatureStore | str | Path,
+    *,
+    head: Head | str | Path | None = None,
+    progress: bool | None = None,
+    **options: Unpack[NextParameters],
 ) -> NextItems:
     """Choose the rows without a label that are worth labelling next.
 
@@ -95,6 +97,9 @@ def next(
     Parameters
     ----------
     store : FeatureStore or path
+    head : Head or path, optional
+        A classifier whose doubts count, of vectors of the same backbone. By default one is fitted on the labels of the
+        store once they are enough.
     progress : bool, optional
         Show progress; by default in a notebook and on a terminal (standard error).
 
@@ -105,7 +110,9 @@ def next(
     Raises
     ------
     UsageError
-        If an option is wrong, or all rows have a label.
+        If an option is wrong, all rows have a label, or the head does not predict classes.
+    SpecMismatchError
+        If the head is of vectors of another backbone.
     TrainingDataError
         If the labels are not classes.
 
@@ -150,10 +157,16 @@ def next(
         X = read_finite(opened, opened.select_layers(chosen.layer), rows["id"].combine_chunks())
         Z, _ = centred_directions(X)
     with show.step("choosing"):
-        picked, margins = choose_rows(Z, y, considered, known, chosen.count, chosen.seed)
+        if head is None:
+            picked, margins = choose_rows(Z, y, considered, known, chosen.count, chosen.seed)
+        else:
+            doubts = _margins(head, opened, rows["id"])[considered]
+            picked, margins = spread_out(Z, considered, doubts, chosen.count, chosen.seed)
     gain: Estimate | None = None
     simulated: dict[int, tuple[float, float]] = {}
-    if not chosen.skip_simulation and len(known) >= LEAST_SIMULATED:
+    if head is not None:
+        notes.append("not compared with random choices: the head may have learned the labelled rows")
+    elif not chosen.skip_simulation and len(known) >= LEAST_SIMULATED:
         with show.step("simulating", DRAWS * ROUNDS, "rounds") as advance:
             gain, simulated = simulate(Z[known], y[known], chosen.seed, advance)
     elif not chosen.skip_simulation:
@@ -173,52 +186,11 @@ def next(
     return NextItems(pa.table(columns), len(labelled), len(pool), gain, simulated, notes, seconds)
 
 
-def simulate(
-    Z: npt.NDArray[np.float32], y: npt.NDArray[np.int64], seed: int, advance: Advance = uncounted
-) -> tuple[Estimate | None, dict[int, tuple[float, float]]]:
-    """Label some of the labelled rows in rounds, chosen and at random, and measure heads on a third of the rows.
-
-    Returns the gain over all rounds and draws, with the interval of repeated random splits (Nadeau and Bengio, 2003),
-    and the mean accuracies of each number of labels.
-    """
-    classes = len(np.unique(y))
-    budgets = [classes * 4 * 2**number for number in range(ROUNDS)]
-    accuracies: dict[int, list[tuple[float, float]]] = {budget: [] for budget in budgets}
-    gains = []
-    for draw in range(DRAWS):
-        rng = np.random.default_rng([seed, draw])
-        order = rng.permutation(len(y))[:MOST_SIMULATED]
-        test, pool = order[: len(order) // 3], np.sort(order[len(order) // 3 :])
-        ours, others, shuffled = np.empty(0, np.int64), np.empty(0, np.int64), rng.permutation(pool)
-        differences = []
-        for budget in budgets:
-            if budget > len(pool) // 2:
-                break
-            free = np.setdiff1d(pool, ours)
-            ours = np.concatenate([ours, choose_rows(Z, y, free, ours, budget - len(ours), draw)[0]])
-            others = shuffled[:budget]
-            pair = (_accuracy(Z, y, ours, test), _accuracy(Z, y, others, test))
-            accuracies[budget].append(pair)
-            differences.append(pair[0] - pair[1])
-            advance(1)
-        if differences:
-            gains.append(float(np.mean(differences)))
-    if len(gains) < 2:
-        return None, {}
-    means = {
-        budget: (float(np.mean([pair[0] for pair in pairs])), float(np.mean([pair[1] for pair in pairs])))
-        for budget, pairs in accuracies.items()
-        if pairs
-    }
-    # Draws of the same gain, such as none where all is easy, are no certainty: other rows may be of another kind.
-    least = unseen_share(min(len(y), MOST_SIMULATED)) / Z95
-    return Estimate(*corrected_interval(gains, ratio=0.5, min_standard_error=least)), means
-
-
-def _accuracy(
-    Z: npt.NDArray[np.float32], y: npt.NDArray[np.int64], labelled: npt.NDArray[np.int64], test: npt.NDArray[np.int64]
-) -> float:
-    if len(np.unique(y[labelled])) < 2:
-        return float((y[test] == y[labelled[0]]).mean())
-    _, head = make_estimator("logreg", "classification", len(labelled))
-    return float((fit_on(head, Z[labelled], y[labelled]).predict(Z[test]) == y[test]).mean())
+def _margins(head: Head | str | Path, store: FeatureStore, ids: pa.ChunkedArray) -> npt.NDArray[np.float64]:
+    """Return how far apart the two best classes of a head are, of some rows of a store."""
+    opened = head if isinstance(head, Head) else load_head(head)
+    if opened.task != "classification":
+        raise UsageError(f"{option('head')} must predict one class of each item, got one for {opened.task}")
+    table = opened.predict(store, progress=False)
+    margins = table["margin"].to_numpy()[pc.index_in(ids, table["id"]).to_numpy()]
+    return np.asarray(margins, np.float64)

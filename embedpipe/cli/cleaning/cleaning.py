@@ -172,6 +172,9 @@ def next_(
     store: Store,
     *,
     count: Annotated[int, typer.Option("-n", "--count", help="Number of items.")] = NextOptions().count,
+    head: Annotated[
+        Path | None, typer.Option("--head", help="A saved head whose doubts count, in the place of one of the labels.")
+    ] = None,
     to: Annotated[Path | None, typer.Option("--to", help="Write the items as a table: fill its column label.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -191,7 +194,7 @@ def next_(
 
     if to is not None:
         check_table(to)
-    result = run(store, count=count, progress=shows_progress(quiet, as_json), **options)
+    result = run(store, count=count, head=head, progress=shows_progress(quiet, as_json), **options)
     table = result.table
     if options["label"] not in table.column_names:
         table = table.append_column(options["label"], pa.nulls(len(result), pa.string()))
