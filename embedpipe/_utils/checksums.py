@@ -16,6 +16,7 @@ import numpy.typing as npt
 import xxhash
 
 from embedpipe._utils.atomic import whole_file
+from embedpipe._utils.machine.regular_files import open_regular, read_regular
 
 #: Bytes per block, for files of which a part is read at a time.
 BLOCK = 1 << 20
@@ -51,7 +52,7 @@ def checksum_of_pieces(pieces: Iterable[Octets]) -> str:
 
 def file_checksum(path: Path) -> str:
     """Return the checksum of the bytes of a file, as `checksum` of all of them. It is read in blocks."""
-    with path.open("rb", buffering=0) as file:
+    with open_regular(path) as file:
         return checksum_of_pieces(iter(lambda: file.read(BLOCK), b""))
 
 
@@ -77,7 +78,7 @@ def write_json(values: Mapping[str, Any], path: Path, indent: int | None = None)
 def read_json(path: Path) -> dict[str, Any]:
     """Return what `write_json` wrote. Raises ValueError if the file is damaged or was edited, and OSError."""
     try:
-        return without_checksum({**json.loads(path.read_text(encoding="utf-8"))})
+        return without_checksum({**json.loads(read_regular(path))})
     except (TypeError, RecursionError) as error:
         raise ValueError(str(error)) from error
 
@@ -90,7 +91,7 @@ def write_checked(path: Path, body: bytes) -> None:
 
 def read_checked(path: Path) -> bytes:
     """Return the bytes that `write_checked` wrote. Raises ValueError if the file is damaged, and OSError."""
-    data = path.read_bytes()
+    data = read_regular(path)
     body = data[DIGITS:]
     if checksum(body) != data[:DIGITS].decode("ascii"):
         raise ValueError(f"{str(path)!r} must begin with the checksum of what follows")
@@ -99,7 +100,7 @@ def read_checked(path: Path) -> bytes:
 
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal digits, where somebody may have changed it on purpose."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -19,6 +19,7 @@ from embedpipe._utils.checksums import file_sha256, without_checksum
 from embedpipe._utils.config import usable_cores
 from embedpipe._utils.folder_kinds import but_is
 from embedpipe._utils.importing import import_extra, import_without_telemetry
+from embedpipe._utils.machine.regular_files import read_regular
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe._utils.version import other_format
@@ -276,7 +277,7 @@ def load_exported(path: str | os.PathLike[str]) -> ExportedModel:
     """
     folder = _folder_of(path)
     try:
-        settings = without_checksum(json.loads((folder / SETTINGS).read_text(encoding="utf-8")))
+        settings = without_checksum(json.loads(read_regular(folder / SETTINGS)))
         version = settings["format_version"]
         if version != FORMAT:
             problem = other_format(version, FORMAT, settings.get("embedpipe"))
@@ -285,7 +286,10 @@ def load_exported(path: str | os.PathLike[str]) -> ExportedModel:
         model = ExportedModel(folder, settings)
         require_known(settings)
     except OSError as error:
-        raise HeadError(f"{str(folder)!r} is not an exported model{but_is(folder)}: it has no {SETTINGS}") from error
+        reason = "" if isinstance(error, FileNotFoundError) else f" ({error})"
+        raise HeadError(
+            f"{str(folder)!r} is not an exported model{but_is(folder)}: it has no {SETTINGS}{reason}"
+        ) from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise HeadError(

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from embedpipe._utils.atomic import whole_file
+from embedpipe._utils.machine.regular_files import read_regular
 from embedpipe._utils.option_names import option
 from embedpipe.backbones.backbone import Backbone
 from embedpipe.backbones.image_backbone import ImageBackbone
@@ -91,8 +92,8 @@ def _claim_folder(features: Path, source: dict[str, str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
         try:
-            earlier = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
+            earlier = json.loads(read_regular(path))
+        except (OSError, ValueError):
             earlier = None
         remedy = f"give the same, or another folder ({option('to', ...)})"
         require_same(earlier, source, f"the run in {str(features.parent)!r}", remedy)

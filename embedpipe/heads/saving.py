@@ -34,6 +34,7 @@ import numpy.typing as npt
 from embedpipe._utils.atomic import whole_folder
 from embedpipe._utils.checksums import file_sha256, with_checksum, without_checksum
 from embedpipe._utils.folder_kinds import HEAD, but_is, check_replaceable
+from embedpipe._utils.machine.regular_files import read_regular
 from embedpipe._utils.version import __version__, other_format
 from embedpipe.backbones.spec import BackboneSpec
 from embedpipe.errors import HeadError, StoreError, UsageError
@@ -207,7 +208,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if folder.is_file():
         raise HeadError(f"{str(folder)!r} is a file, and a head is a folder, as `embedpipe fit --to FOLDER` makes it")
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
+        manifest = json.loads(read_regular(folder / MANIFEST))
     except OSError as error:
         reason = "" if isinstance(error, FileNotFoundError) else f" ({error})"
         raise HeadError(

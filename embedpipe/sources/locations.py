@@ -16,6 +16,7 @@ from typing import Any
 import fsspec
 import pyarrow.fs as pafs
 
+from embedpipe._utils.machine.regular_files import read_regular
 from embedpipe._utils.messages.masking import masked
 from embedpipe.errors import ReadError, SourceError, UsageError
 from embedpipe.sources.access.s3 import S3Server, s3_server
@@ -30,8 +31,6 @@ _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://", re.ASCII)
 _QUERY = re.compile(r"\?(?:[a-z_]+=[^?/&]*)(?:&[a-z_]+=[^?/&]*)*$", re.ASCII)
 #: Halves of surrogate pairs that do not stand for a byte of a file name.
 _HALF = re.compile(r"[\ud800-\udc7f\udd00-\udfff]")
-# O_NONBLOCK keeps the open of a named pipe from waiting for its other end.
-_OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 def is_url(text: str) -> bool:
@@ -154,7 +153,7 @@ def read_bytes(location: str, private: Collection[str] | None = None) -> bytes:
         return read_url(location, {host_of(location)} if private is None else private)
     try:
         if path is not None:
-            return _read_local(path)
+            return read_regular(path)
         remote, inner = filesystem(location)
         with remote.open_input_stream(inner) as stream:
             return bytes(stream.read())
@@ -239,20 +238,6 @@ def split_query(location: str) -> tuple[str, str]:
     scheme = location.partition("://")[0].lower()
     match = _QUERY.search(location) if scheme in PYARROW_SCHEMES else None
     return (location[: match.start()], match.group()) if match else (location, "")
-
-
-def _read_local(path: str) -> bytes:
-    with os.fdopen(os.open(path, _OPEN_FLAGS), "rb") as file:
-        mode = os.fstat(file.fileno()).st_mode
-        if not stat.S_ISREG(mode):
-            raise ReadError(f"cannot read {printable(path)}: {describe_mode(mode)}, not a file")
-        return file.read()
-
-
-def describe_mode(mode: int) -> str:
-    """Return a name for the kind of file of a file mode."""
-    kinds = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"))
-    return next((words for test, words in kinds if test(mode)), "a device")
 
 
 def _reason(error: Exception) -> str:

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embedpipe._utils.atomic import whole_file
+from embedpipe._utils.machine.regular_files import read_regular
 from embedpipe._utils.notebook.html_tables import html_table
 from embedpipe._utils.version import __version__, other_format
 from embedpipe.errors import UsageError
@@ -232,7 +233,7 @@ def load_splits(path: str | Path) -> Splits:
     Splits(4 rows, 2 resamples: 2-fold cross-validation)
     """
     try:
-        table = pq.read_table(Path(path), memory_map=False)
+        table = pq.read_table(pa.BufferReader(read_regular(Path(path))))
     except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         raise UsageError(f"cannot read splits from {str(path)!r}: {error}") from error
     try:

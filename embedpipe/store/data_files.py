@@ -25,6 +25,7 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from embedpipe._utils.atomic import check_writable, sync
 from embedpipe._utils.checksums import checksum
+from embedpipe._utils.machine.regular_files import open_regular
 from embedpipe.errors import StoreError, UsageError
 from embedpipe.sources.access.outage import lacks_credentials
 from embedpipe.sources.locations import require_no_secret
@@ -75,7 +76,23 @@ def refuse_misread(path: str) -> str:
         raise UsageError(
             f"the path of a store must not hold a percent sign and two hex digits, got {path!r}: rename the folder"
         )
+    refuse_pipes(path)
     return path
+
+
+def refuse_pipes(path: str) -> None:
+    """Raise StoreError if the log of a local store has named pipes or devices, for which delta-rs would wait."""
+    with contextlib.suppress(OSError), os.scandir(Path(path, "_delta_log")) as entries:
+        for entry in entries:
+            if not entry.is_file() and not entry.is_dir():
+                raise StoreError(f"{entry.path!r} in the log of {path!r} is not a file: copy the store again")
+
+
+def open_input(fs: pafs.FileSystem, path: str) -> pa.NativeFile:
+    """Open a data file to read its bytes. Raises OSError, also for a local one that is no regular file."""
+    if isinstance(fs, pafs.LocalFileSystem):
+        open_regular(path).close()
+    return fs.open_input_file(path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from embedpipe._utils.atomic import sync
 from embedpipe._utils.checksums import checksum
+from embedpipe._utils.machine.regular_files import read_regular
 from embedpipe.errors import StoreError
 from embedpipe.sources.access.outage import lacks_credentials, outages_raised
 from embedpipe.sources.access.s3 import delta_options
@@ -312,12 +313,12 @@ class LocalLog:
         """Return the name of the first file that cannot be read, or an empty string."""
         for path in sorted(self.folder.glob("*")):
             try:
-                if path.suffix == ".json" and Entry(path.read_bytes()).damage:
+                if path.suffix == ".json" and Entry(read_regular(path)).damage:
                     return path.name
                 if path.suffix == ".parquet":
                     pq.read_table(path, page_checksum_verification=True)
                 if path.name == "_last_checkpoint":
-                    json.loads(path.read_bytes())
+                    json.loads(read_regular(path))
             except (OSError, ValueError, RecursionError, pa.ArrowException):
                 return path.name
         checkpoint = self.checkpoint()
@@ -338,7 +339,7 @@ class LocalLog:
 
     def _entry(self, version: int) -> Entry | None:
         try:
-            return Entry(self.entry(version).read_bytes())
+            return Entry(read_regular(self.entry(version)))
         except FileNotFoundError:
             return None
 
@@ -351,7 +352,7 @@ class LocalLog:
     def checkpoint(self) -> int:
         """Return the version of the last checkpoint, -1 for none."""
         try:
-            return int(json.loads((self.folder / "_last_checkpoint").read_bytes())["version"])
+            return int(json.loads(read_regular(self.folder / "_last_checkpoint"))["version"])
         except (OSError, ValueError, LookupError, TypeError):
             return -1
 

@@ -27,7 +27,7 @@ from embedpipe._utils.folder_kinds import but_is
 from embedpipe.errors import ConcurrentWriteError, EmbedpipeError, StoreError, StoreNotFoundError, TemporaryError
 from embedpipe.sources.access.outage import outages_raised
 from embedpipe.sources.locations import filesystem
-from embedpipe.store import delta_log
+from embedpipe.store import data_files, delta_log
 from embedpipe.store.data_files import (
     DataFile,
     damaged,
@@ -162,7 +162,7 @@ class KeyedTable:
     def open_bytes(self, file: DataFile) -> Iterator[pa.NativeFile]:
         """Open a data file for the block. Raises StoreError with its name if it is missing or damaged."""
         try:
-            with outages_raised(self.path), self.fs.open_input_file(f"{self.base}/{file.path}") as source:
+            with outages_raised(self.path), data_files.open_input(self.fs, f"{self.base}/{file.path}") as source:
                 yield source
         except (OSError, UnicodeDecodeError, pa.ArrowException) as error:  # a name in the file may be no text
             why = "no such file" if isinstance(error, FileNotFoundError) else str(error)

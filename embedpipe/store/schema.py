@@ -82,7 +82,7 @@ def spec_of(schema: pa.Schema) -> BackboneSpec:
     for field in schema:
         if field.metadata and SPEC_KEY in field.metadata:
             json = field.metadata[SPEC_KEY]
-            found = field.metadata.get(FORMAT_KEY, b"1").decode()
+            found = field.metadata.get(FORMAT_KEY, b"1").decode()  # stores from before the first release have no key
             if found != str(FORMAT):
                 version = int(found) if found.isdecimal() else found
                 writer = field.metadata.get(WRITER_KEY, b"").decode() or None

@@ -75,7 +75,7 @@ def jpeg() -> bytes:
 def zipped() -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("a", "b")
+        archive.writestr(zipfile.ZipInfo("a"), "b")
     return buffer.getvalue()
 
 

@@ -68,3 +68,11 @@ def test_a_store_of_a_newer_format_says_which_embedpipe_it_needs() -> None:
     schema = schema.set(schema.names.index("embedding"), schema.field("embedding").with_metadata(newer))
     with pytest.raises(StoreError, match=r"this store has format 2, .* install embedpipe 9\.1\.0 or newer"):
         spec_of(schema)
+
+
+def test_a_store_from_before_the_first_release_has_format_1() -> None:
+    schema = store_schema(make_spec(4))
+    field = schema.field("embedding")
+    older = {key: value for key, value in field.metadata.items() if key not in (FORMAT_KEY, WRITER_KEY)}
+    schema = schema.set(schema.names.index("embedding"), field.with_metadata(older))
+    assert spec_of(schema) == make_spec(4)

@@ -179,7 +179,7 @@ def test_deleted_file_and_pipe_are_read_errors(tree: Tree) -> None:
     os.mkfifo(root / "b.jpg")
     with pytest.raises(ReadError, match="named pipe"):
         listing.read(1)
-    with pytest.raises(ReadError, match="a directory"):
+    with pytest.raises(ReadError, match="a folder, not a file"):
         read_uri(str(root))
 
 

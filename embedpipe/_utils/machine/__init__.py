@@ -1,1 +1,1 @@
-"""What the machine allows this process: cores and memory."""
+"""What the machine allows this process: cores and memory; and what its files are."""

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
+from embedpipe._utils.machine.regular_files import describe_mode
 from embedpipe._utils.option_names import option
 from embedpipe.errors import Failure, SourceError
 from embedpipe.sources.access.outage import is_outage
@@ -26,7 +27,7 @@ from embedpipe.sources.file_types import (
     suffix_of,
 )
 from embedpipe.sources.listing import CHUNK_ROWS, SPLITS, Listing, ListingBuilder
-from embedpipe.sources.locations import describe_mode, filesystem, is_url, join, local_uri, printable
+from embedpipe.sources.locations import filesystem, is_url, join, local_uri, printable
 from embedpipe.sources.options import WITH_ARTICLE, Modality
 from embedpipe.sources.reading import Files
 
