@@ -18,13 +18,13 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.metrics import r2_score
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from embedpipe._utils.blas_threads import SMALL, one_blas_thread, with_jobs
 from embedpipe._utils.config import usable_cores
 from embedpipe._utils.public import public_in
 from embedpipe.estimators.auto_candidates import CLASSIFIERS, NORMALISATIONS, REGRESSORS
-from embedpipe.estimators.linear.base import FLOATS
+from embedpipe.estimators.linear.base import FLOATS, check_weights
 from embedpipe.estimators.solvers.column_stats import Floats
 from embedpipe.estimators.wrappers.base import fit_on, takes_weights
 from embedpipe.estimators.wrappers.calibration import (
@@ -46,7 +46,8 @@ class _Auto(BaseEstimator, ABC):  # type: ignore[misc]
 
     def _fit(self, X: npt.NDArray[Any], y: npt.NDArray[Any], weights: Floats | None, classes: bool) -> None:
         slices = self._layers(X.shape[1])
-        splits = inner_splits(self.cv, np.unique(y, return_inverse=True)[1] if classes else y, classes)
+        labels = np.unique(y, return_inverse=True)[1] if classes else y
+        splits = inner_splits(self.cv, labels, classes, weights=weights)
         self.trials_: list[dict[str, Any]] = []
         self._row_errors: list[Floats] = []
         if splits:
@@ -257,7 +258,7 @@ class AutoClassifier(ClassifierMixin, _Auto):  # type: ignore[misc]
         self.classes_ = np.unique(y)
         if len(self.classes_) < 2:
             raise ValueError(f"y must have two classes or more, got one class: {self.classes_.tolist()[0]!r}")
-        weights = _weights(sample_weight, X)
+        weights = check_weights(sample_weight, X)
         if weights is not None and len(np.unique(y[weights > 0])) < 2:
             raise ValueError("sample_weight must be above 0 for rows of two classes or more, got one class")
         self._fit(X, y, weights, classes=True)
@@ -350,7 +351,7 @@ class AutoRegressor(RegressorMixin, _Auto):  # type: ignore[misc]
             If ``layers`` do not cover ``X``, or no estimator can be fitted.
         """
         X, y = validate_data(self, X, y, dtype=FLOATS, y_numeric=True)
-        self._fit(X, np.asarray(y, np.float64), _weights(sample_weight, X), classes=False)
+        self._fit(X, np.asarray(y, np.float64), check_weights(sample_weight, X), classes=False)
         return self
 
     def _wrap(self, estimator: Any) -> Any:
@@ -376,10 +377,3 @@ def _inner_folds(split: Split, splits: Sequence[Split]) -> list[Split] | None:
     if len(others) < 2 or not all(other.any() and not other.all() for other in others):
         return None
     return [(np.flatnonzero(~other), np.flatnonzero(other)) for other in others]
-
-
-def _weights(sample_weight: Any, X: npt.NDArray[Any]) -> Floats | None:
-    if sample_weight is None:
-        return None
-    weights: Floats = _check_sample_weight(sample_weight, X, dtype=np.float64)
-    return weights

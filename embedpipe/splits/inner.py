@@ -31,7 +31,13 @@ FOLDS = 3
 MANY_ROWS = 20_000
 
 
-def inner_splits(folds: Folds, y: npt.NDArray[Any], classes: bool, usual: int = FOLDS) -> list[Split]:
+def inner_splits(
+    folds: Folds,
+    y: npt.NDArray[Any],
+    classes: bool,
+    usual: int = FOLDS,
+    weights: npt.NDArray[np.float64] | None = None,
+) -> list[Split]:
     """Return the splits inside the training rows to choose parameters on.
 
     Parameters
@@ -43,6 +49,8 @@ def inner_splits(folds: Folds, y: npt.NDArray[Any], classes: bool, usual: int = 
         Whether ``y`` holds classes, whose shares then are the same in all folds.
     usual : int
         Number of folds where ``folds`` is None.
+    weights : float64 array (n_samples,), optional
+        Weights >= 0. A split that trains or measures on rows without a weight only is left out.
 
     Returns
     -------
@@ -66,16 +74,22 @@ def inner_splits(folds: Folds, y: npt.NDArray[Any], classes: bool, usual: int = 
         else:
             shuffled = {"shuffle": True, "random_state": 0} if folds is None else {}
             splitter = (StratifiedKFold if classes else KFold)(wanted, **shuffled)
-    splits = [_usable(y, train, test, classes) for train, test in splitter.split(y[:, None], y)]
-    return [split for split in splits if len(split[1]) and len(np.unique(y[split[0]])) > 1]
+    weighted = np.ones(len(y), bool) if weights is None else weights > 0
+    splits = []
+    for train, test in splitter.split(y[:, None], y):
+        train, test = _row_numbers(train), _row_numbers(test)
+        learned = y[train[weighted[train]]]
+        if classes:  # a class without a training row cannot be predicted
+            test = test[np.isin(y[test], learned)]
+        if weighted[test].any() and len(np.unique(learned)) > 1:
+            splits.append((train, test))
+    return splits
 
 
-def _usable(y: npt.NDArray[Any], train: Any, test: Any, classes: bool) -> Split:
-    """Return row numbers (masks are converted), without held-out rows of classes that have no training row."""
-    train, test = (
-        np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows) for rows in (train, test)
-    )
-    return train, test[np.isin(y[test], y[train])] if classes else test
+def _row_numbers(rows: Any) -> npt.NDArray[np.int64]:
+    """Return row numbers, also of a mask."""
+    rows = np.asarray(rows)
+    return np.flatnonzero(rows) if rows.dtype == bool else rows
 
 
 @overload

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from embedpipe.estimators.solvers.column_stats import Floats, Matrix, blocks, scores_of
 from embedpipe.splits.mapped_rows import MappedRows
@@ -29,6 +29,17 @@ def check_rows(estimator: Any, X: Any, *, reset: bool = False, **checks: Any) ->
     mapped = isinstance(X, MappedRows)
     checks = {} if mapped else {"dtype": FLOATS, **checks}
     return validate_data(estimator, X, reset=reset, skip_check_array=mapped, **checks)
+
+
+def check_weights(sample_weight: Any, X: Any) -> Floats | None:
+    """Return the weights of the rows of ``X``, float64 (n_samples,); None if none are given.
+
+    Raises ValueError for another number of weights than of rows, a weight below 0, or if all are 0.
+    """
+    if sample_weight is None:
+        return None
+    weights: Floats = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    return weights
 
 
 class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]

@@ -148,16 +148,9 @@ class TunedLogisticRegression(SoftmaxClassifier):
         Cs = np.sort(np.asarray(self.Cs, np.float64))
         if not len(Cs) or Cs[0] <= 0:
             raise ValueError(f"Cs must be positive numbers, got {self.Cs!r}")
-        weighted = weights > 0
-        if len(np.unique(position[weighted])) < 2:
+        if len(np.unique(position[weights > 0])) < 2:
             raise ValueError("sample_weight must be above 0 for rows of two classes or more, got one class")
-        splits = inner_splits(self.cv, position, classes=True) if len(Cs) > 1 else []
-        # Skip splits whose training rows with a weight have one class, or whose held-out rows have none.
-        splits = [
-            (train, test)
-            for train, test in splits
-            if len(np.unique(position[train[weighted[train]]])) > 1 and weighted[test].any()
-        ]
+        splits = inner_splits(self.cv, position, classes=True, weights=weights) if len(Cs) > 1 else []
         everything = np.arange(len(X))
         columns = ColumnStats.measure(X, everything, self._weights(position, everything, weights))
         with one_blas_thread():

@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import eigh
 from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 from embedpipe._utils.blas_threads import one_blas_thread
 from embedpipe._utils.public import public_in
-from embedpipe.estimators.linear.base import LinearClassifier, check_rows, check_training
+from embedpipe.estimators.linear.base import LinearClassifier, check_rows, check_training, check_weights
 from embedpipe.estimators.solvers.column_stats import ColumnStats, Floats, Matrix, blocks, scores_of
 from embedpipe.estimators.solvers.torch_matrix import move_to_device
 from embedpipe.splits.inner import Folds, inner_splits
@@ -140,13 +140,13 @@ class _Ridge(BaseEstimator):  # type: ignore[misc]
     def _solve(
         self, X: Any, Y: Floats | _ClassTargets, y: npt.NDArray[Any], classes: bool, sample_weight: Any = None
     ) -> None:
-        weights = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=np.float64)
+        weights = check_weights(sample_weight, X)
         alphas = np.sort(np.asarray(self.alphas, np.float64))
         if not len(alphas) or alphas[0] <= 0:
             raise ValueError(f"alphas must be positive numbers, got {self.alphas!r}")
         matrix = move_to_device(X, self.device)
         losses = np.zeros(len(alphas))
-        for train, test in inner_splits(self.cv, y, classes) if len(alphas) > 1 else []:
+        for train, test in inner_splits(self.cv, y, classes, weights=weights) if len(alphas) > 1 else []:
             decomposition = _Decomposition.compute(matrix, Y, train, weights)
             solutions = [decomposition.solution(alpha) for alpha in alphas.tolist()]
             test_weights = None if weights is None else weights[test]

@@ -109,7 +109,7 @@ class TextPriorClassifier(ZeroShotClassifier):
             # Steps have the size that the usual temperature asks for, whatever the names are worth.
             rows = np.hstack([unit_rows(X), np.ones((len(X), 1))]) / self.temperature
             few = self.cv is None and np.unique(y, return_counts=True)[1].min() < FEW
-            splits = [] if few or len(Cs) == 1 else inner_splits(self.cv, y, classes=True)
+            splits = [] if few or len(Cs) == 1 else inner_splits(self.cv, y, classes=True, weights=weights)
             fallback = float(min(Cs.tolist(), key=lambda C: abs(np.log(max(C, 1e-300) / self.FALLBACK))))
             self.C_ = _choose(rows, y, weights, start, splits, Cs, self.temperature) if splits else fallback
             scale = best_scale(rows @ start.T * self.temperature, y, weights)

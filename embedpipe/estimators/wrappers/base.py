@@ -95,7 +95,7 @@ class WrappedEstimator(BaseEstimator):  # type: ignore[misc]
 
     def _fit_inner(self, X: npt.NDArray[Any], y: npt.NDArray[Any], weights: Weights, classes: bool) -> list[Split]:
         """Fit ``estimator_`` on all rows, its parameters chosen on ``cv`` if given; return the out-of-fold splits."""
-        splits = inner_splits(self.cv, y, classes, usual=FOLDS)
+        splits = inner_splits(self.cv, y, classes, usual=FOLDS, weights=weights)
         self.estimator_ = fit_on(clone(self.estimator), X, y, weights, None if self.cv is None else splits)
         return splits
 

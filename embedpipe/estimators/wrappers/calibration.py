@@ -10,10 +10,9 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from sklearn.base import ClassifierMixin, clone
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight
 
 from embedpipe._utils.public import public_in
-from embedpipe.estimators.linear.base import check_training
+from embedpipe.estimators.linear.base import check_training, check_weights
 from embedpipe.estimators.solvers.column_stats import Floats, Matrix
 from embedpipe.estimators.wrappers.base import FOLDS, OF_INNER, Weights, WrappedEstimator
 from embedpipe.splits.inner import Folds, Split, inner_splits, take_rows
@@ -103,7 +102,7 @@ class TemperatureCalibratedClassifier(ClassifierMixin, WrappedEstimator):  # typ
         """
         X, y = check_training(self, X, y, **OF_INNER)
         check_classification_targets(y)
-        weights = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=np.float64)
+        weights = check_weights(sample_weight, X)
         self.classes_, position = np.unique(y, return_inverse=True)
         splits = self._fit_inner(X, y, weights, classes=True)
         if self.temperature is None or self.floor is None:

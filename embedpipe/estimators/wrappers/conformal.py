@@ -7,10 +7,9 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.base import RegressorMixin
-from sklearn.utils.validation import _check_sample_weight
 
 from embedpipe._utils.public import public_in
-from embedpipe.estimators.linear.base import check_training
+from embedpipe.estimators.linear.base import check_training, check_weights
 from embedpipe.estimators.solvers.column_stats import Floats, blocks
 from embedpipe.estimators.wrappers.base import OF_INNER, WrappedEstimator
 from embedpipe.splits.inner import Folds, take_rows
@@ -41,9 +40,9 @@ class CrossConformalRegressor(RegressorMixin, WrappedEstimator):  # type: ignore
 
     Notes
     -----
-    If training and new rows are exchangeable, the intervals have the given coverage in practice, and at least
-    ``1 - 2 (1 - coverage)`` for any data, less a term of order ``sqrt(folds / n)``. With one held-out part it is split
-    conformal prediction. An estimator that chooses a penalty does so once, on all rows.
+    If training and new rows are exchangeable, the intervals have the given coverage in practice, and for any data at
+    least ``1 - 2 (1 - coverage)``, less at most ``sqrt(2 / n)`` (theorem 4 of Barber et al.). With one held-out part it
+    is split conformal prediction. An estimator that chooses a penalty does so once, on all rows.
 
     References
     ----------
@@ -85,7 +84,7 @@ class CrossConformalRegressor(RegressorMixin, WrappedEstimator):  # type: ignore
         if not 0 < self.coverage < 1:
             raise ValueError(f"coverage must be in (0, 1), got {self.coverage!r}")
         X, y = check_training(self, X, y, y_numeric=True, **OF_INNER)
-        weights = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=np.float64)
+        weights = check_weights(sample_weight, X)
         splits = self._fit_inner(X, y, weights, classes=False)
         self.models_, self.residuals_ = [], []
         for model, held_out in self._out_of_fold_models(X, y, weights, splits):

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, ClassifierMixin, clone, is_regressor
 from sklearn.utils.class_weight import compute_sample_weight
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 from embedpipe._utils.public import public_in
 from embedpipe.estimators.knn import FaissKNNRegressor
-from embedpipe.estimators.linear.base import check_rows
+from embedpipe.estimators.linear.base import check_rows, check_weights
 from embedpipe.estimators.solvers.column_stats import Floats
 from embedpipe.estimators.wrappers.base import OF_INNER, fit_on, innermost_estimator, only_if
 from embedpipe.splits.inner import Folds
@@ -96,7 +96,7 @@ class MultiLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         self.classes_ = np.arange(Y.shape[1]) if self.labels is None else np.asarray(self.labels)
         if len(self.classes_) != Y.shape[1]:
             raise ValueError(f"labels must have {Y.shape[1]} names, one per column of y, got {self.labels!r}")
-        weights = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=np.float64)
+        weights = check_weights(sample_weight, X)
         splits = self.cv if self.cv is None or isinstance(self.cv, int) else list(self.cv)
         if self._is_regression:
             self.estimators_ = [fit_on(clone(self.estimator), X, np.where(Y, 1.0, -1.0), weights, splits)]

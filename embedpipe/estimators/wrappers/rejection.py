@@ -8,11 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight
 
 from embedpipe._utils.public import public_in
 from embedpipe.estimators.knn import FaissKNNClassifier
-from embedpipe.estimators.linear.base import check_training
+from embedpipe.estimators.linear.base import check_training, check_weights
 from embedpipe.estimators.solvers.column_stats import Floats
 from embedpipe.estimators.wrappers.base import OF_INNER, Weights, WrappedClassifier
 from embedpipe.splits.inner import Folds, Split, take_rows
@@ -97,7 +96,7 @@ class RejectingClassifier(ClassifierMixin, WrappedClassifier):  # type: ignore[m
             raise ValueError(f"by must be 'probability' or 'distance', got {self.by!r}")
         X, y = check_training(self, X, y, **OF_INNER)
         check_classification_targets(y)
-        weights = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=np.float64)
+        weights = check_weights(sample_weight, X)
         splits = self._fit_inner(X, y, weights, classes=True)
         self.classes_ = self.estimator_.classes_
         by_distance = self.by == "distance"
