@@ -40,7 +40,8 @@ def mmd_test(X: npt.NDArray[Any], Y: npt.NDArray[Any], permutations: int = 500, 
     if min(len(X), len(Y)) < 2:
         raise ValueError(f"both samples must have at least 2 rows, got {len(X)} and {len(Y)}")
     rng = np.random.default_rng(seed)
-    Z = np.concatenate([X, Y]).astype(np.float32)
+    Z = np.concatenate([X, Y]).astype(np.float64)
+    Z = (Z - Z.mean(axis=0)).astype(np.float32)  # squares of a mean far from 0 would lose the distances to rounding
     squares = (Z * Z).sum(axis=1)
     kernel = np.maximum(squares[:, None] + squares[None, :] - 2 * Z @ Z.T, 0)
     some = rng.permutation(len(Z))[:WIDTH_ROWS]

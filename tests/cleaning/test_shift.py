@@ -31,6 +31,11 @@ def test_statistic_is_the_unbiased_estimate() -> None:
     assert mmd_test(X, Y, 10, seed=3)[0] == pytest.approx(expected, rel=1e-4)
 
 
+def test_statistic_does_not_depend_on_the_origin() -> None:
+    X, Y = np.random.default_rng(0).standard_normal((2, 30, 4))
+    assert mmd_test(X + 1e4, Y + 1e4, 10)[0] == pytest.approx(mmd_test(X, Y, 10)[0], rel=1e-4)
+
+
 def test_p_values_of_equal_samples_are_uniform() -> None:
     rng = np.random.default_rng(0)
     p_values = [mmd_test(*rng.standard_normal((2, 20, 3)), 99, seed)[1] for seed in range(200)]
