@@ -6,6 +6,7 @@ Groups come from a column of the user's (one patient, one shoot) and from near-d
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -98,14 +99,20 @@ def merge_groupings(groupings: Sequence[Rows]) -> Rows:
 
 
 def _numbered(groups: Iterable[Any], rows: int) -> Rows:
-    """Return a number for each distinct value; every None and NaN gets a number of its own."""
+    """Return a number for each distinct value; every missing one (None, NaN, pandas' NA, NaT) has one of its own."""
     values = [value.item() if isinstance(value, np.generic) else value for value in groups]
     if len(values) != rows:
         raise UsageError(f"groups must have one value per row, got {len(values)} values for {rows} rows")
-    missing = [value is None or (isinstance(value, float) and math.isnan(value)) for value in values]
+    missing = [_is_missing(value) for value in values]
     keys = [(gap, row if gap else value) for row, (gap, value) in enumerate(zip(missing, values, strict=True))]
     numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
     return np.array([numbers[key] for key in keys], np.int64)
+
+
+def _is_missing(value: Any) -> bool:
+    pandas = sys.modules.get("pandas")
+    of_pandas = pandas is not None and (value is pandas.NA or value is pandas.NaT)
+    return value is None or of_pandas or (isinstance(value, float) and math.isnan(value))
 
 
 def criterion_of(cosine: float, hashes: PerceptualHashes | None) -> str:

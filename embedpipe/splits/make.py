@@ -62,8 +62,8 @@ def make_splits(
         Folds are stratified for ``classification``.
     split : iterable of n_samples split names, optional
     groups : iterable of n_samples values, optional
-        Rows with equal values stay together, such as photographs of one patient. A row without a value (None, NaN)
-        is a group of its own.
+        Rows with equal values stay together, such as photographs of one patient. A row without a value (None, NaN,
+        pandas' NA) is a group of its own.
     vectors : float32 array (n_samples, dim), optional
         By which near-duplicates are found; without them, none are looked for.
     near_duplicates : float, "copies" or None

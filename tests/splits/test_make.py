@@ -111,6 +111,14 @@ def test_rows_without_a_group_are_groups_of_their_own() -> None:
     assert numbers.groups.tolist() == [0, 0, 1, 2]
 
 
+def test_missing_groups_of_pandas_are_groups_of_their_own() -> None:
+    pandas = pytest.importorskip("pandas")
+    patients = pandas.Series([1, 1, None, None], dtype="Int64")  # None becomes pandas.NA
+    splits = make_splits(names(4), np.arange(4.0), task="regression", groups=patients, folds=2, repeats=1)
+    assert splits.groups is not None
+    assert splits.groups.tolist() == [0, 0, 1, 2]
+
+
 def test_chain_of_near_duplicates_is_noted() -> None:
     angles = np.linspace(0, 2 * np.pi, 60, endpoint=False)
     X = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
