@@ -25,7 +25,6 @@ from embedpipe.store import FeatureStore
 if TYPE_CHECKING:
     from embedpipe.report.wrong_items import WrongItem
 
-#: Suffixes of a page, and of what `Mistakes.save` writes.
 #: Number of confused pairs of classes on the page, and of rows in a notebook.
 MAX_PAIRS, MAX_ROWS = 12, 20
 

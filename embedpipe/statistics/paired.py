@@ -154,12 +154,14 @@ def paired_bootstrap(
     ValueError
         If there are no rows, the lengths differ, there is one group, or the metric is undefined in all draws.
 
-    Notes ----- Percentile bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13); p is
-    the smallest level whose interval excludes 0, with one added to each count (Davison and Hinkley, Bootstrap Methods
-    and their Application, 1997, section 4.2), so that it is never 0. It is at least that of n equal signs, 2^(1 - n),
-    for n groups (the sign test). Rows that are all alike have draws without a spread, so the interval is widened to
-    what n groups may leave unseen (`unseen_share`), with ``largest`` as their difference. The predictions are taken as
-    given: the variance due to training rows and folds is not included.
+    Notes
+    -----
+    Percentile bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13); p is the smallest
+    level whose interval excludes 0, with one added to each count (Davison and Hinkley, Bootstrap Methods and their
+    Application, 1997, section 4.2), so that it is never 0. It is at least that of n equal signs, 2^(1 - n), for n
+    groups (the sign test). Rows that are all alike have draws without a spread, so the interval is widened to what n
+    groups may leave unseen (`unseen_share`), with ``largest`` as their difference. The predictions are taken as given:
+    the variance due to training rows and folds is not included.
 
     Examples
     --------

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtr, stdtrit
 
-LEVEL = 0.95
+from embedpipe.statistics.shares import LEVEL
 
 
 @dataclass(frozen=True)

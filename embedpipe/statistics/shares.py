@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import gammaincinv, ndtri
 
+#: Confidence level of intervals.
 LEVEL = 0.95
 #: Up to so many rows, fewer counts have a limit of Poisson's distribution (Brown, Cai and DasGupta, 2001).
 FEW_ROWS = 50
