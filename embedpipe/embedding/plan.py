@@ -182,7 +182,7 @@ def still_broken(listing: Listing, rows: RowNumbers, known: pa.ChunkedArray, rec
 def stored_parts(store: FeatureStore, names: list[str]) -> Iterator[pa.Table]:
     """Yield columns of a store, about `PART_ROWS` rows at a time."""
     waiting: list[pa.Table] = []
-    for file in sorted(store.table.files, key=lambda file: file.first):
+    for file in store.table.files:
         waiting.append(store.table.read_file(file, names))
         if sum(map(len, waiting)) >= PART_ROWS:
             yield pa.concat_tables(waiting)

@@ -70,7 +70,7 @@ def copy_store(
     copy = FeatureStore.create(folder, store.spec, compress=store.compressed)
     counts: Counter[str] = Counter()
     files: list[NewFile] = []
-    for file in sorted(store.table.files, key=lambda file: file.first):
+    for file in store.table.files:
         rows = store.table.read_file(file, kept)
         for name in ("uri", "source_root"):
             at = rows.schema.get_field_index(name)

@@ -120,7 +120,7 @@ class DataFile:
 
 
 def read_log(actions: pa.Table, path: str, where: Callable[[str], str]) -> tuple[DataFile, ...]:
-    """Return the files of a table version from the flattened add actions of delta-rs.
+    """Return the files of a table version, by first id, from the flattened add actions of delta-rs.
 
     ``where`` returns the part of the log that names a file, for the message.
 
@@ -141,7 +141,7 @@ def read_log(actions: pa.Table, path: str, where: Callable[[str], str]) -> tuple
             raise StoreError(f"files of a store lie in its folder, and the log of {path!r} names {file.path!r:.200}")
         if not file.is_as_named or file.rows < 0 or file.first > file.last:
             raise damaged(path, f"{where(file.path)} of {path!r} is damaged where it names {file.path!r}")
-    return tuple(sorted(files, key=lambda file: file.path))
+    return tuple(sorted(files, key=lambda file: (file.first, file.path)))
 
 
 def write_files(rows: pa.Table, fs: pafs.FileSystem, base: str, *, data_change: bool = True) -> list[AddAction]:

@@ -1,7 +1,8 @@
-"""Lookup of the rows of many ids, part by part."""
+"""Rows in the order of their ids, and lookup of the rows of many ids, part by part."""
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedpipe.sources.reading import take_near
+from embedpipe.store.schema import VECTOR, is_ascending
 
 #: If there are so many times more ids to look up than rows, hashing the rows takes less time than searching.
 MANY = 10
@@ -17,8 +19,14 @@ MANY = 10
 #: Bytes of ids that a table keeps for the next lookup: those of about 3 million rows.
 KEPT_BYTES = 64 << 20
 
-#: Bytes of text from which Arrow takes rows of it only with large offsets.
+#: Bytes of values of any length from which Arrow takes rows of them only with large offsets.
 LARGE_BYTES = 1 << 31
+#: Types of such values -> those with large offsets.
+_LARGE = {
+    pa.string(): pa.large_string(),
+    pa.binary(): pa.large_binary(),
+    VECTOR: pa.large_list(VECTOR.value_field),
+}
 
 RowNumbers = npt.NDArray[np.int64]
 
@@ -56,6 +64,25 @@ class IdIndex:
         if len(self._ids) * MANY < len(ids):
             return pc.is_in(ids.cast(self._ids.type), value_set=self._ids)
         return pa.array(self.find(ids) >= 0)
+
+
+def in_id_order(rows: pa.Table) -> pa.Table:
+    """Return rows sorted by ``id``. Those that are sorted, as in most stores, are returned as they are."""
+    if is_ascending(rows.column("id")):
+        return rows
+    order = pc.sort_indices(rows.column("id"))
+    return pa.Table.from_arrays([_taken(column, order) for column in rows.columns], schema=rows.schema)
+
+
+def _taken(column: pa.ChunkedArray, order: pa.Array) -> pa.ChunkedArray:
+    """Return values in another order; Arrow joins them before, which offsets of 32 bits may not reach."""
+    if column.type not in _LARGE or column.nbytes < LARGE_BYTES:
+        return column.take(order)
+    taken = column.cast(_LARGE[column.type]).take(order).combine_chunks()
+    ends = np.frombuffer(taken.buffers()[1], np.int64, len(taken) + 1, 8 * taken.offset)
+    cuts = np.unique([0, *np.searchsorted(ends, np.arange(ends[0], ends[-1], LARGE_BYTES // 2)), len(taken)]).tolist()
+    parts = [taken.slice(start, stop - start).cast(column.type) for start, stop in itertools.pairwise(cuts)]
+    return pa.chunked_array(parts, column.type)
 
 
 def are_among(values: pa.ChunkedArray, many: pa.ChunkedArray) -> pa.ChunkedArray:

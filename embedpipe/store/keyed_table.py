@@ -39,7 +39,7 @@ from embedpipe.store.data_files import (
     write_files,
 )
 from embedpipe.store.delta_log import Change, create_delta, is_delta, is_newest, open_delta
-from embedpipe.store.id_index import KEPT_BYTES, IdIndex
+from embedpipe.store.id_index import KEPT_BYTES, IdIndex, in_id_order
 from embedpipe.store.schema import VECTOR, conform, equal_ids, is_ascending, refuse_missing_vectors, storable
 
 #: How often a commit is computed again because another writer committed first.
@@ -219,8 +219,7 @@ class KeyedTable:
         for file, mask in parts:
             table = self.read_file(file, wanted)
             tables.append(table if mask is None else table.filter(mask))
-        rows = pa.concat_tables(tables)
-        rows = rows.take(pc.sort_indices(rows.column("id")))
+        rows = in_id_order(pa.concat_tables(tables))
         refuse_repeats(rows.column("id"), self.path)
         return rows.select(names)
 

@@ -50,7 +50,7 @@ def read_files(
     StoreError
         A file is damaged, a vector is not ``dim`` long, or an id occurs twice.
     """
-    files = sorted(table.files, key=lambda file: file.first)
+    files = table.files
     with ThreadPoolExecutor(usable_cores()) as pool:
         footers = list(pool.map(lambda file: _read_footer(table, file, column), files))
         ids = pa.chunked_array([footer.ids for footer in footers], pa.string()).combine_chunks()

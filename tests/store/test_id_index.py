@@ -1,14 +1,18 @@
-"""`IdIndex`: rows of ids in any order."""
+"""Rows in the order of their ids, and `IdIndex`: rows of ids in any order."""
 
 from __future__ import annotations
 
+from unittest import mock
+
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from embedpipe.store import id_index
-from embedpipe.store.id_index import IdIndex
+from embedpipe.store.id_index import IdIndex, in_id_order
+from embedpipe.store.schema import VECTOR
 
 
 @given(st.lists(st.text(max_size=3), unique=True, max_size=30), st.lists(st.text(max_size=3), max_size=10))
@@ -24,6 +28,26 @@ def test_more_text_than_small_offsets_reach(monkeypatch: pytest.MonkeyPatch) -> 
     index = IdIndex(pa.chunked_array([["b", "d"], ["a"]]))
     assert index.find(pa.array(["d", "c", "a"])).tolist() == [1, -1, 2]
     assert index.mask(pa.array([*"abcdefghij"] * 5)).to_pylist() == [True, True, False, True, *[False] * 6] * 5
+
+
+@given(st.lists(st.tuples(st.text(max_size=2), st.one_of(st.none(), st.binary(max_size=9))), max_size=20))
+def test_rows_in_id_order_are_whole_beyond_small_offsets(pairs: list[tuple[str, bytes | None]]) -> None:
+    ids = [id for id, _ in pairs]
+    columns = {
+        "id": pa.array(ids, pa.string()),
+        "bytes": pa.array([octets for _, octets in pairs], pa.binary()),
+        "vector": pa.array([[float(number)] * 3 for number in range(len(ids))], VECTOR),
+    }
+    table = pa.table(columns)
+    chunks = pa.concat_tables([table.slice(0, 3), table.slice(3)])
+    with mock.patch.object(id_index, "LARGE_BYTES", 8):
+        rows = in_id_order(chunks)
+    assert rows.equals(table.take(pc.sort_indices(table["id"])))
+
+
+def test_rows_in_id_order_are_not_copied() -> None:
+    rows = pa.table({"id": ["a", "b"], "text": ["one", "two"]})
+    assert in_id_order(rows) is rows
 
 
 def test_nulls_have_no_row() -> None:

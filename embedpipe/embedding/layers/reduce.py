@@ -211,7 +211,7 @@ class _Splits:
         """Yield the vectors of those rows file by file."""
         known = [name for name in ("split", EXCLUDED) if name in self._store.data_columns]
         columns = [layer.column, *known]
-        for file in sorted(self._store.table.files, key=lambda file: file.first):
+        for file in self._store.table.files:
             rows = self._store.table.read_file(file, columns)
             X = matrix(rows.column(layer.column), layer.dim, layer.column)[self.among(rows)]
             self.fitted += len(X)

@@ -177,7 +177,7 @@ def _name(table: KeyedTable, column: str, dim: int) -> str:
     """Return the folder of a map below that of all maps."""
     # A copied store has the same id, and whoever made it chose its file names: its place decides as well.
     place = os.path.realpath(table.path) if table.log else table.path
-    files = hashlib.sha256("\n".join([place, *(file.path for file in table.files)]).encode()).hexdigest()
+    files = hashlib.sha256("\n".join([place, *sorted(file.path for file in table.files)]).encode()).hexdigest()
     name = f"{hashlib.sha256(column.encode()).hexdigest()[:16]}-{dim}-{table.version}-{files[:32]}"
     return f"{name_of(str(table.delta.metadata().id))}/{name}"
 
