@@ -100,13 +100,12 @@ def add_class_details(
     if scores_of_all is not None:
         order = order[np.argsort(-scores_of_all[order, predicted[order]], kind="stable")]
     result.wrong = [
-        WrongItem(
-            rows.ids[int(tested[i])].as_py(),
-            rows.uris[tested[i]],
+        _wrong_item(
+            rows,
+            tested[i],
             names[truth[i]],
             names[predicted[i]],
             None if best_probabilities is None else float(best_probabilities[i, predicted[i]]),
-            rows.texts[tested[i]],
         )
         for i in order[:MAX_WRONG]
     ]
@@ -126,17 +125,15 @@ def largest_errors(
     truth, predicted = y[tested], np.concatenate([each.predicted for each in results])
     errors = np.abs(predicted - truth)
     return [
-        WrongItem(
-            rows.ids[int(tested[i])].as_py(),
-            rows.uris[tested[i]],
-            number(float(truth[i])),
-            number(float(predicted[i])),
-            None,
-            rows.texts[tested[i]],
-        )
+        _wrong_item(rows, tested[i], number(float(truth[i])), number(float(predicted[i])), None)
         for i in np.argsort(-errors, kind="stable")[:MAX_ERRORS]
         if errors[i] > 0
     ]
+
+
+def _wrong_item(rows: EvaluationRows, row: int, actual: str, predicted: str, probability: float | None) -> WrongItem:
+    item = rows.items.slice(row, 1).to_pylist()[0]
+    return WrongItem(rows.ids[int(row)].as_py(), item["uri"], actual, predicted, probability, item.get("text"))
 
 
 def _pooled(parts: Sequence[npt.NDArray[np.float64] | None]) -> npt.NDArray[np.float64] | None:

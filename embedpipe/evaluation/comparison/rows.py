@@ -71,8 +71,8 @@ class EvaluationRows:
     Attributes
     ----------
     ids : pyarrow.Array of str
-    uris, texts : list of str or None
-        Locations of the items, and their texts if the store has them.
+    items : pyarrow.Table
+        ``uri``, and ``text`` if the store has texts.
     y : array (n,)
         Labels.
     task : str
@@ -88,8 +88,7 @@ class EvaluationRows:
     """
 
     ids: pa.Array
-    uris: list[str | None]
-    texts: list[str | None]
+    items: pa.Table
     y: npt.NDArray[Any]
     task: Task
     splits: Splits
@@ -182,10 +181,8 @@ def read_rows(
     used_splits = replace(used_splits, notes=[*used_splits.notes, *shared.notes, *column_notes])
     for reason, positions in used_splits.left_out.items():
         left_out[reason] = len(positions)
-    texts = rows.column("text").to_pylist() if text else [None] * len(ids)
-    uris = rows.column("uri").to_pylist()
-    validation = _validation_rows(split_names, len(ids))
-    return EvaluationRows(ids, uris, texts, y, task, used_splits, validation, left_out, layers, columns, values)
+    items, validation = rows.select(["uri", *text]), _validation_rows(split_names, len(ids))
+    return EvaluationRows(ids, items, y, task, used_splits, validation, left_out, layers, columns, values)
 
 
 def _vectors_to_group(
