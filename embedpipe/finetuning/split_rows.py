@@ -124,7 +124,8 @@ def read_split_rows(store: FeatureStore, label: str, options: SplitOptions) -> S
         raise TrainingDataError(
             "validation and test rows must have classes of the training rows, and none are left: label more"
         )
-    return SplitRows(rows.ids, rows.uris, hashes, y.astype(np.int64), classes, train, validation, test, shifted, splits)
+    uris = rows.items.column("uri").to_pylist()
+    return SplitRows(rows.ids, uris, hashes, y.astype(np.int64), classes, train, validation, test, shifted, splits)
 
 
 def hold_out_training_rows(split: SplitRows) -> SplitRows:
