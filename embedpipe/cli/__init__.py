@@ -17,6 +17,7 @@ from embedpipe.cli.searching import drawing as drawing  # registers its verbs
 from embedpipe.cli.searching import indexing as indexing  # registers its verb
 from embedpipe.cli.searching import search as search  # registers its verb
 from embedpipe.cli.searching import viewing as viewing  # registers its verb
+from embedpipe.cli.storing import importing as importing  # registers its verb
 from embedpipe.cli.storing import reducing as reducing  # registers its verb
 from embedpipe.cli.storing import sharing as sharing  # registers its verbs
 

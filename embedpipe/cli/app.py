@@ -39,7 +39,6 @@ from embedpipe.cli.running.process_age import process_age
 from embedpipe.cli.running.verbs import START, Verbs
 from embedpipe.decoding.recipe import Decode
 from embedpipe.embedding.failure_limit import FailureLimit
-from embedpipe.embedding.importing.options import ImportOptions
 from embedpipe.embedding.options import RunOptions
 from embedpipe.errors import ExitCode
 from embedpipe.report.drawing.wording import counted
@@ -124,54 +123,6 @@ def embed(
             show.summary(summary, verbose)
         show.new_failures(summary)
     return summary.exit_code(limit)
-
-
-@app.command("import-vectors", rich_help_panel="Store")
-@exits_cleanly
-@with_options(ImportOptions)
-def import_vectors(
-    vectors: Annotated[
-        str, typer.Argument(metavar="VECTORS", help="A .npy, .parquet, .csv or .tsv file with one vector a row.")
-    ],
-    *,
-    to: Annotated[str, typer.Option("--to", help="Folder or URL of the store, created if it does not exist.")],
-    ids: Annotated[
-        str | None,
-        typer.Option(
-            "--ids",
-            metavar="FILE|COLUMN",
-            help="Column of the table with unique ids, or a table, .npy or .txt file with one row for each vector. "
-            "Default: the column id.",
-        ),
-    ] = None,
-    labels: Annotated[
-        str | None,
-        typer.Option("--labels", metavar="FILE|COLUMN", help="The same for labels. Default: the column label."),
-    ] = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    **options: Any,
-) -> None:
-    """Import vectors that were made elsewhere, such as by an API, into a feature store.
-
-    Examples: `embedpipe import-vectors vectors.npy --ids items.csv --name openai/text-embedding-3-large
-    --to items.features`, `embedpipe import-vectors vectors.parquet --ids sku --labels category --to items.features`
-    """
-    from embedpipe.embedding import import_vectors as run
-
-    store = run(vectors, to, ids=ids, labels=labels, progress=shows_progress(quiet, as_json), **options)
-    summary = store.summary
-    if as_json:
-        show.json_value(summary.to_dict())
-    elif not quiet:
-        print(
-            f"{counted(summary.rows, 'vector')} of {summary.dim:,} values: {summary.added:,} added, "
-            f"{summary.updated:,} updated, {summary.unchanged:,} unchanged, in {summary.seconds:.1f} s"
-        )
-        print(f"{store.path}, version {summary.version}, {counted(len(store), 'row')}")
-        for note in summary.notes:
-            print(f"note: {note}")
 
 
 @app.command(rich_help_panel="Store")

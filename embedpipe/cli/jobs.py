@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def run(
     job: Annotated[
         Path,
-        typer.Argument(metavar="JOB", help="A TOML file with the tables embed, clean, clusters, fit and evaluate."),
+        typer.Argument(metavar="JOB", help="A TOML file with tables such as embed, clean, fit and evaluate."),
     ],
     *,
     given: Annotated[
@@ -46,7 +46,7 @@ def run(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> int:
-    """Run a job as a TOML file says: embed, clean, group, fit heads, evaluate. What was done before is not done again.
+    """Run a job as a TOML file says: embed, clean, fit heads, evaluate. What was done before is not done again.
 
     The exit code is the worst one of the steps. Options that the file leaves out may be set in the environment.
 
@@ -113,11 +113,14 @@ def _show(step: StepResult, verbose: bool) -> None:
     from embedpipe.cli.cleaning.cleaning import print_findings
     from embedpipe.cli.cleaning.clustering import print_clusters
     from embedpipe.cli.evaluating import print_result
+    from embedpipe.cli.storing.importing import print_import
 
     if step.value is None:
         return
     if step.verb == "embed":
         show.summary(step.value.summary, verbose)
+    elif step.verb == "import-vectors":
+        print_import(step.value)
     elif step.verb == "clean":
         print_findings(step.value, verbose)
     elif step.verb == "clusters":

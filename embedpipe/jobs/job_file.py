@@ -13,8 +13,10 @@ from typing import Any
 from embedpipe._utils.option_names import job_file, option, set_by
 from embedpipe._utils.options import build_options
 from embedpipe.errors import UsageError, suggest
-from embedpipe.jobs.tables import CHECKPOINT, LOCATIONS, TABLES, WORDS
+from embedpipe.jobs.tables import CHECKPOINT, COLUMNS_OR_FILES, LOCATIONS, TABLES, WORDS
+from embedpipe.sources.file_types import suffix_of
 from embedpipe.sources.locations import is_url, require_no_secret
+from embedpipe.sources.vectors.vector_rows import FILES_OF_VALUES
 
 #: What looks like a variable of the environment.
 _VARIABLE = re.compile(r"\$\{?[A-Za-z_]")
@@ -27,7 +29,7 @@ class Table:
     Attributes
     ----------
     verb : str
-        ``embed``, ``clean``, ``clusters``, ``fit`` or ``evaluate``.
+        One of `TABLES`, such as ``embed``.
     place : str
         Where it stands, for messages: ``nightly.toml, [fit]``.
     values : dict
@@ -153,7 +155,8 @@ def _located(name: str, value: Any, folder: Path) -> Any:
         return value
     if name == "backbone" and value.startswith(CHECKPOINT):
         return CHECKPOINT + _located("weights", value.removeprefix(CHECKPOINT), folder)
-    if name not in LOCATIONS or is_url(value) or (name == "weights" and value in WORDS):
+    is_file = name in COLUMNS_OR_FILES and suffix_of(value) in FILES_OF_VALUES
+    if not (is_file or name in LOCATIONS) or is_url(value) or (name == "weights" and value in WORDS):
         return value
     if not value or "\0" in value:  # an empty one would be the folder of the file
         raise UsageError(f"{name} must be a path or URL, got {value!r}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from embedpipe.errors import EmbedpipeError, ExitCode
+from embedpipe.jobs.tables import MAKE_STORES
 
 #: Exit codes, the worst one last: what a person must mend is worse than what time may mend.
 BY_SEVERITY = (ExitCode.DONE, ExitCode.PARTLY_FAILED, ExitCode.TRY_AGAIN, ExitCode.REFUSED, ExitCode.FAILED)
@@ -18,7 +19,7 @@ class StepResult:
     Attributes
     ----------
     verb, to : str
-        ``embed``, ``clean``, ``clusters``, ``fit`` or ``evaluate``, and what it writes.
+        The name of the table, such as ``embed``, and what it writes.
     exit_code : ExitCode
         That of the verb.
     value : FeatureStore, Findings, Clusters, Head, Evaluation, ProtocolEvaluation or None
@@ -64,7 +65,7 @@ class StepResult:
     def _result(self) -> dict[str, Any] | None:
         if self.value is None:
             return None
-        if self.verb == "embed":
+        if self.verb in MAKE_STORES:
             return dict(self.value.summary.to_dict())
         return dict(self.value.report.to_dict() if self.verb == "fit" else self.value.to_dict())
 

@@ -1,4 +1,4 @@
-"""`run_job`: embed, then clean, group, fit and evaluate as a job file says, and nothing twice."""
+"""`run_job`: embed or import, then clean, group, fit and evaluate as a job file says, and nothing twice."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from embedpipe.jobs.done_before import is_done, mark_done, store_versions
 from embedpipe.jobs.job_file import Outside, read_job
 from embedpipe.jobs.result import JobResult, StepResult, exit_code_of
 from embedpipe.jobs.steps import Step, make_steps
+from embedpipe.jobs.tables import MAKE_STORES
 from embedpipe.sources.access.outage import outages_raised
 
 
 def run_job(path: str | Path, *, progress: bool | None = None) -> JobResult:
     r"""Run the job of a TOML file.
 
-    The tables ``[embed]``, ``[clean]``, ``[clusters]``, ``[fit]`` and ``[evaluate]`` run in this order. A table has the
-    options of the Python function of its name, and may be there several times (``[[fit]]``). Paths in the file are
-    relative to it. Everything is checked before anything runs. `embed` does what is new; another step is left out if it
-    was done before, on this version of the store, with these options and by this version of embedpipe.
+    The tables ``[embed]``, ``[import-vectors]``, ``[clean]``, ``[clusters]``, ``[fit]`` and ``[evaluate]`` run in this
+    order. A table has the options of the Python function of its name, and may be there several times (``[[fit]]``).
+    Paths in the file are relative to it. Everything is checked before anything runs. `embed` and `import_vectors` do
+    what is new; another step is left out if it was done before, on this version of the store, with these options and
+    by this version of embedpipe.
 
     Parameters
     ----------
@@ -70,7 +72,7 @@ def run_steps(steps: Sequence[Step], progress: bool | None = None) -> Iterator[S
         start = time.perf_counter()
         verb, to = step.table.verb, step.to
         if missing := [store for store in step.stores if store in incomplete]:
-            yield StepResult(verb, to, skipped=f"{missing[0]} was not embedded")
+            yield StepResult(verb, to, skipped=f"{missing[0]} was not written")
             continue
         try:
             with job_file(), set_by(step.table.variables), outages_raised():
@@ -79,7 +81,7 @@ def run_steps(steps: Sequence[Step], progress: bool | None = None) -> Iterator[S
             raise
         except (EmbedpipeError, OSError, MemoryError) as error:
             result = StepResult(verb, to, exit_code_of(error), error=error, seconds=time.perf_counter() - start)
-        if verb == "embed" and result.exit_code not in (ExitCode.DONE, ExitCode.PARTLY_FAILED):
+        if verb in MAKE_STORES and result.exit_code not in (ExitCode.DONE, ExitCode.PARTLY_FAILED):
             incomplete.add(to)
         yield result
 

@@ -11,7 +11,7 @@ from typing import Any
 from embedpipe._utils.option_names import job_file
 from embedpipe.cleaning.clean import clean
 from embedpipe.clustering.clusters import clusters
-from embedpipe.embedding import FailureLimit, embed
+from embedpipe.embedding import FailureLimit, embed, import_vectors
 from embedpipe.errors import ExitCode, UsageError, suggest
 from embedpipe.evaluation.comparison.evaluate import evaluate
 from embedpipe.evaluation.paper_table import SUFFIXES
@@ -20,8 +20,11 @@ from embedpipe.heads.fit import fit
 from embedpipe.heads.registry import NAMES
 from embedpipe.heads.saving import MANIFEST, check_target
 from embedpipe.jobs.job_file import Table
+from embedpipe.jobs.tables import MAKE_STORES
 from embedpipe.report.page import check_page
 from embedpipe.report.tables import TABLE_SUFFIXES, check_table, is_page, write_table
+from embedpipe.sources.file_types import suffix_of
+from embedpipe.sources.vectors.vector_source import SUFFIXES as VECTOR_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,22 @@ class EmbedStep(Step):
         """Embed what is new or changed."""
         store = embed(self.table.options[0].source, self.to, progress=progress, **self._rest())
         return store, store.summary.exit_code(self._limit())
+
+
+class ImportStep(Step):
+    """The table ``[import-vectors]``."""
+
+    def check(self) -> None:
+        """Refuse a file of another type."""
+        vectors = self.table.options[0].vectors
+        if suffix_of(vectors) not in VECTOR_SUFFIXES:
+            raise UsageError(f"vectors must be a file with a suffix in {', '.join(VECTOR_SUFFIXES)}, got {vectors!r}")
+
+    def run(self, progress: bool | None) -> tuple[Any, ExitCode]:
+        """Import what is new or changed."""
+        own = self.table.options[0]
+        store = import_vectors(own.vectors, self.to, ids=own.ids, labels=own.labels, progress=progress, **self._rest())
+        return store, ExitCode.DONE
 
 
 class CleanStep(Step):
@@ -227,15 +246,15 @@ def make_steps(tables: Sequence[Table]) -> list[Step]:
     UsageError
         If a table has no store, two write the same files, or a name is wrong. The message names file and table.
     """
-    embedded = list(dict.fromkeys(table.values["to"] for table in tables if table.verb == "embed"))
+    made = list(dict.fromkeys(table.values["to"] for table in tables if table.verb in MAKE_STORES))
     steps: list[Step] = []
     written: dict[str, str] = {}
     for table in tables:
         try:
-            steps.append(_make_step(table, embedded))
+            steps.append(_make_step(table, made))
             with job_file():
                 steps[-1].check()
-            for path in [steps[-1].to, *steps[-1].written_files] if table.verb != "embed" else []:
+            for path in [steps[-1].to, *steps[-1].written_files] if table.verb not in MAKE_STORES else []:
                 if path in written:
                     raise UsageError(f"{path!r} is written by {written[path]} too: give another name")
                 written[path] = table.place
@@ -244,23 +263,24 @@ def make_steps(tables: Sequence[Table]) -> list[Step]:
     return steps
 
 
-def _make_step(table: Table, embedded: Sequence[str]) -> Step:
-    if table.verb == "embed":
-        return EmbedStep(table)
+def _make_step(table: Table, made: Sequence[str]) -> Step:
+    if table.verb in MAKE_STORES:
+        return EmbedStep(table) if table.verb == "embed" else ImportStep(table)
     own = table.options[0]
     if table.verb == "evaluate":
-        return EvaluateStep(table, own.stores or (_only(embedded, "stores"),))
+        return EvaluateStep(table, own.stores or (_only(made, "stores"),))
     if table.verb == "clean":
-        return CleanStep(table, (own.store or _only(embedded, "store"), *_given(own.against)))
+        return CleanStep(table, (own.store or _only(made, "store"), *_given(own.against)))
     step = ClustersStep if table.verb == "clusters" else FitStep
-    return step(table, (own.store or _only(embedded, "store"),))
+    return step(table, (own.store or _only(made, "store"),))
 
 
-def _only(embedded: Sequence[str], name: str) -> str:
-    if len(embedded) != 1:
-        reason = "there is no table [embed]" if not embedded else f"the job embeds into {', '.join(embedded)}"
+def _only(made: Sequence[str], name: str) -> str:
+    if len(made) != 1:
+        tables = " or ".join(f"[{verb}]" for verb in MAKE_STORES)
+        reason = f"there is no table {tables}" if not made else f"the job writes the stores {', '.join(made)}"
         raise UsageError(f"{name} is missing, and {reason}")
-    return embedded[0]
+    return made[0]
 
 
 def _check_heads(heads: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from embedpipe.backbones.options import BackboneOptions, ReloadOptions
 from embedpipe.cleaning.options import CleanOptions
 from embedpipe.clustering.options import ClustersOptions
+from embedpipe.embedding.importing.options import ImportOptions
 from embedpipe.embedding.options import RunOptions
 from embedpipe.evaluation.comparison.options import EvaluateOptions
 from embedpipe.heads.options import FitOptions
@@ -25,11 +26,21 @@ class EmbedTable:
 
 
 @dataclass(frozen=True)
+class ImportTable:
+    """Which vectors become a store, and where to."""
+
+    vectors: str = field(metadata={"help": "A .npy, .parquet, .csv or .tsv file."})
+    to: str = field(metadata={"help": "Folder or URL of the store."})
+    ids: str | None = field(default=None, metadata={"help": "A column of the table, or a file with a row for each."})
+    labels: str | None = field(default=None, metadata={"help": "A column of the table, or a file with a row for each."})
+
+
+@dataclass(frozen=True)
 class CleanTable:
     """What is looked through, and where the findings are written. Nothing is changed."""
 
     to: str = field(metadata={"help": "A .html page or a table of the findings."})
-    store: str | None = field(default=None, metadata={"help": "The store. Default: that of the table embed."})
+    store: str | None = field(default=None, metadata={"help": "The store. Default: that of the job."})
     against: str | None = field(default=None, metadata={"help": "Another store of the same backbone."})
     keep: str | None = field(default=None, metadata={"help": "A table of all ids and why some are not kept."})
 
@@ -39,7 +50,7 @@ class ClustersTable:
     """What is grouped, and where the clusters are written. Nothing is changed."""
 
     to: str = field(metadata={"help": "A table of all rows and their clusters."})
-    store: str | None = field(default=None, metadata={"help": "The store. Default: that of the table embed."})
+    store: str | None = field(default=None, metadata={"help": "The store. Default: that of the job."})
     page: str | None = field(default=None, metadata={"help": "An .html page of the clusters to write."})
 
 
@@ -48,7 +59,7 @@ class FitTable:
     """What a head is fitted on, and where it is saved."""
 
     to: str = field(metadata={"help": "Folder of the head."})
-    store: str | None = field(default=None, metadata={"help": "The store. Default: that of the table embed."})
+    store: str | None = field(default=None, metadata={"help": "The store. Default: that of the job."})
     head: str | None = field(default=None, metadata={"help": "Name of the head, as in `fit`."})
     mistakes: str | None = field(
         default=None, metadata={"help": "A .html page or a table to write, with the held-out rows that it gets wrong."}
@@ -60,7 +71,7 @@ class EvaluateTable:
     """What is compared, and where the results are written."""
 
     to: str = field(metadata={"help": "A .json file of the results."})
-    stores: tuple[str, ...] = field(default=(), metadata={"help": "The stores. Default: that of the table embed."})
+    stores: tuple[str, ...] = field(default=(), metadata={"help": "The stores. Default: that of the job."})
     heads: tuple[str, ...] = field(default=(), metadata={"help": "Names of heads, as in `evaluate`."})
     splits: str | None = field(default=None, metadata={"help": "A .parquet file of splits; if missing, it is written."})
     protocol: str | None = field(default=None, metadata={"help": "Measure by this published protocol instead."})
@@ -71,6 +82,7 @@ class EvaluateTable:
 #: The tables in the order in which they run, with the classes of their options. Each may be there several times.
 TABLES: dict[str, tuple[type, ...]] = {
     "embed": (EmbedTable, SourceOptions, BackboneOptions, RunOptions),
+    "import-vectors": (ImportTable, ImportOptions),
     "clean": (CleanTable, CleanOptions),
     "clusters": (ClustersTable, ClustersOptions, ReloadOptions),
     "fit": (FitTable, FitOptions, ReloadOptions),
@@ -78,10 +90,14 @@ TABLES: dict[str, tuple[type, ...]] = {
 }
 #: Options that name a file or folder, which is relative to the file of the job.
 LOCATIONS = (
-    *("source", "to", "store", "stores", "against", "keep", "mistakes", "splits", "page", "table"),
+    *("source", "vectors", "to", "store", "stores", "against", "keep", "mistakes", "splits", "page", "table"),
     *("weights", "frequencies", "allow_root"),
 )
-#: Values of these that name none.
+#: Options that name a file if they end like one, else a column of a table.
+COLUMNS_OR_FILES = ("ids", "labels")
+#: The tables that make stores.
+MAKE_STORES = ("embed", "import-vectors")
+#: Values of locations that name none.
 WORDS = ("default", "none")
 #: Backbones that are files.
 CHECKPOINT = "checkpoint/"

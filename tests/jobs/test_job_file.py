@@ -24,11 +24,11 @@ def write(folder: Path, text: str) -> Path:
     [
         (
             "[fitt]\n",
-            r"job.toml: unknown table \[fitt\]; did you mean 'fit'\? Available: embed, clean, clusters",
+            r"job.toml: unknown table \[fitt\]; did you mean 'fit'\? Available: embed, import-vectors, clean",
         ),
         ("to = 'x'\n", r"job.toml: unknown table \[to\]"),
         ("fit = 'lda'\n", r"job.toml: fit must be a table, \[fit\], got 'lda'"),
-        ("", r"job.toml must have a table: one of \[embed\], \[clean\], \[clusters\], \[fit\], \[evaluate\]"),
+        ("", r"job.toml must have a table: one of \[embed\], \[import-vectors\], \[clean\], \[clusters\]"),
         ("[fit\n", r"job.toml must be a TOML file in UTF-8: .*line 1"),
         (EMBED + "batch_sise = 3\n", r"job.toml, \[embed\]: unknown option 'batch_sise'; did you mean 'batch_size'\?"),
         (EMBED + "batch_size = '3'\n", r"job.toml, \[embed\]: batch_size must be an integer or None, got '3'"),
@@ -38,7 +38,7 @@ def write(folder: Path, text: str) -> Path:
         (EMBED + "max_failed = 'few'\n", r"job.toml, \[embed\]: max_failed must be a number of items such as 10"),
         ("[embed]\nsourc = 'photos'\nto = 'x'\n", r"unknown option 'sourc'; did you mean 'source'\?"),
         ("[embed]\nto = 'x'\n", r"job.toml, \[embed\]: source is missing"),
-        ("[fit]\nto = 'x.head'\n", r"job.toml, \[fit\]: store is missing, and there is no table \[embed\]"),
+        ("[fit]\nto = 'x.head'\n", r"job.toml, \[fit\]: store is missing, and there is no table \[embed\] or \[import"),
         (EMBED + "[fit]\nto = 'x.head'\nhead = 'logref'\n", r"job.toml, \[fit\]: unknown head 'logref'; .*'logreg'"),
         (EMBED + "[evaluate]\nto = 'x'\n", r"job.toml, \[evaluate\]: the name of saved results must end in .json"),
         (EMBED + "[evaluate]\nto = 'x.json'\npage = 'x.pdf'\n", r"\[evaluate\]: the name of an HTML page must end in"),
@@ -52,9 +52,13 @@ def write(folder: Path, text: str) -> Path:
         ),
         (
             "[[embed]]\nsource='a'\nto='a.f'\n[[embed]]\nsource='b'\nto='b.f'\n[fit]\nto='x.head'\n",
-            r"\[fit\]: store is missing, and the job embeds into .*a.f, .*b.f",
+            r"\[fit\]: store is missing, and the job writes the stores .*a.f, .*b.f",
         ),
         ("[embed]\nsource='a'\nto=''\n", r"\[embed\]: to must be a path or URL, got ''"),
+        (
+            "[import-vectors]\nvectors='a.txt'\nto='b'\n",
+            r"\[import-vectors\]: vectors must be .*\.npy, .*got '.*a.txt'",
+        ),
         ('[embed]\nsource="a\\u0000b"\nto="b"\n', r"\[embed\]: source must be a path or URL, got 'a\\x00b'"),
         ("[fit]\nstore=''\nto='b'\n", r"\[fit\]: store must be a path or URL, got ''"),
     ],

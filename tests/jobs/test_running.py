@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pytest
 from command import run
 from conftest import TINY
@@ -147,7 +149,7 @@ def embed_job(photos: Path, to: Path) -> Path:
 def test_what_needs_a_store_that_was_not_embedded_is_left_out(tmp_path: Path) -> None:
     result = embedpipe.run_job(embed_job(tmp_path / "nowhere", tmp_path), progress=False)
     assert [step.status for step in result.steps] == ["refused", "skipped"]
-    assert "p.features was not embedded" in result.steps[1].skipped
+    assert "p.features was not written" in result.steps[1].skipped
     assert result.exit_code == ExitCode.REFUSED
 
 
@@ -225,3 +227,24 @@ def test_findings_are_made_again_once_rows_are_excluded(job: Path) -> None:
 def test_unknown_kind_of_table_is_refused_before_the_job(job: Path) -> None:
     job.write_text(CLEAN.replace("findings.csv", "findings.pdf"))
     assert "findings.pdf" in run("run", job).stderr
+
+
+def test_vectors_are_imported_and_fitted(tmp_path: Path) -> None:
+    X, y = clusters(30)
+    (tmp_path / "data").mkdir()
+    np.save(tmp_path / "data/v.npy", X)
+    items = pa.table({"id": [f"item {row}" for row in range(len(X))], "kind": [f"class {number}" for number in y]})
+    pa.csv.write_csv(items, tmp_path / "data/items.csv")
+    text = '[import-vectors]\nvectors = "data/v.npy"\nids = "data/items.csv"\nlabels = "kind"\nto = "x.features"\n'
+    path = tmp_path / "job.toml"
+    path.write_text(text + 'name = "my/model"\n' + FIT.replace('store = "x.features"\n', ""))
+    output = run("run", path).stdout
+    assert f"import-vectors {tmp_path / 'x.features'}: done" in output
+    assert f"{len(X)} vectors of {X.shape[1]} values: {len(X)} added" in output
+    result = embedpipe.run_job(path, progress=False)
+    assert [step.status for step in result.steps] == ["done", "skipped"]
+    assert result.to_dict()["steps"][0]["result"]["unchanged"] == len(X)
+    np.save(tmp_path / "data/v.npy", X[:-1])
+    failed = embedpipe.run_job(path, progress=False)
+    assert [step.status for step in failed.steps] == ["refused", "skipped"]
+    assert failed.steps[1].skipped.endswith("x.features was not written")

@@ -66,7 +66,7 @@ def options_from_environment(verbs: Any, name: str) -> tuple[dict[str, Any], dic
     verb = verbs.get_command(top, name)
     ctx = typer.Context(verb, info_name=name, parent=top)
     for option in verb.params:
-        if option.envvar:
+        if option.envvar and option.resolve_envvar_value(ctx) is not None:
             try:
                 option.handle_parse_result(ctx, {}, [])
             except typer.BadParameter as error:

@@ -24,6 +24,9 @@ from embedpipe.sources.vectors.vector_source import VectorSource
 
 Columns = dict[str, pa.ChunkedArray]
 
+#: Suffixes of files with one id or label for each vector.
+FILES_OF_VALUES = (".npy", ".txt", *TABLE_SUFFIXES)
+
 
 class VectorRows(NamedTuple):
     """The table of a listing (see `embedpipe.sources.listing.COLUMNS`), what was left out, and notes for the user."""
@@ -111,10 +114,10 @@ def _read(
     """Read the file of a role: the column of that name or the only one, and of ids all others."""
     name = os.fspath(path)
     suffix = suffix_of(name)
-    if suffix not in (".npy", ".txt", *TABLE_SUFFIXES):
+    if suffix not in FILES_OF_VALUES:
         raise SourceError(
             f"{option(parameter, name)} must be a column of the table or a file with a suffix in "
-            f"{', '.join(('.npy', '.txt', *TABLE_SUFFIXES))}{nearest(name, list(columns)) or '.'} "
+            f"{', '.join(FILES_OF_VALUES)}{nearest(name, list(columns)) or '.'} "
             f"Columns: {list(columns) or 'none'}"
         )
     try:
