@@ -78,10 +78,13 @@ def _taken(column: pa.ChunkedArray, order: pa.Array) -> pa.ChunkedArray:
     """Return values in another order; Arrow joins them before, which offsets of 32 bits may not reach."""
     if column.type not in _LARGE or column.nbytes < LARGE_BYTES:
         return column.take(order)
-    taken = column.cast(_LARGE[column.type]).take(order).combine_chunks()
-    ends = np.frombuffer(taken.buffers()[1], np.int64, len(taken) + 1, 8 * taken.offset)
-    cuts = np.unique([0, *np.searchsorted(ends, np.arange(ends[0], ends[-1], LARGE_BYTES // 2)), len(taken)]).tolist()
-    parts = [taken.slice(start, stop - start).cast(column.type) for start, stop in itertools.pairwise(cuts)]
+    values = column.cast(_LARGE[column.type]).combine_chunks()
+    lengths = (pc.list_value_length if column.type == VECTOR else pc.binary_length)(values)
+    ends = np.cumsum(np.asarray(pc.fill_null(lengths, 0))[np.asarray(order)])
+    cuts = np.unique([0, *np.searchsorted(ends, np.arange(0, ends[-1], LARGE_BYTES // 2)), len(order)]).tolist()
+    parts = [
+        values.take(order.slice(start, stop - start)).cast(column.type) for start, stop in itertools.pairwise(cuts)
+    ]
     return pa.chunked_array(parts, column.type)
 
 
