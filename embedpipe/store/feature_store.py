@@ -206,7 +206,7 @@ class FeatureStore:
             counts them.
         layer : str, optional
             The layer to read, or several joined end to end (``"layer3+features"``). Required if the store has
-            several layers.
+            several layers of the network.
         split : str, optional
             Read only the rows of this split.
 
@@ -268,7 +268,7 @@ class FeatureStore:
         ids : sequence of str
             In any order; repeats are allowed.
         layer : str, optional
-            The layer to read, or several joined end to end. Required if the store has several layers.
+            The layer to read, or several joined end to end. Required if the store has several of the network.
 
         Returns
         -------
@@ -325,8 +325,8 @@ class FeatureStore:
     def select_layers(self, layer: str | None = None) -> tuple[LayerSpec, ...]:
         """Return the layers of a name in order: ``"layer3"``, or ``"layer3+features"`` for both joined.
 
-        None selects the only layer. Raises UsageError if a layer is unknown or named twice, or if ``layer`` is None
-        and the store has several.
+        None selects the only layer of the network; those that `reduce` made of it are selected by name. Raises
+        UsageError if a layer is unknown or named twice, or if ``layer`` is None and the network has several.
         """
         return select_layers(self.spec.layers, layer, self.path)
 

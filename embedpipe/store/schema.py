@@ -272,12 +272,13 @@ def differ(new: pa.ChunkedArray, old: pa.ChunkedArray) -> pa.ChunkedArray:
 def select_layers(layers: Sequence[LayerSpec], layer: str | None, path: str) -> tuple[LayerSpec, ...]:
     """Return the layers of the store at ``path`` that a name stands for: see `FeatureStore.select_layers`."""
     known = {each.name: each for each in layers}
-    available = ", ".join(known)
-    if layer is None and len(known) > 1:
+    own = [each.name for each in layers if not each.reduction]
+    if layer is None and len(own) > 1:
+        example = f"{option('layer', 'features')}: the network's output" if "features" in own else option("layer", ...)
         raise UsageError(
-            f"{path!r} holds several layers: give one of {available}, or several joined by + ({option('layer', ...)})"
+            f"{path!r} holds several layers: give one of {', '.join(known)}, or several joined by + ({example})"
         )
-    names = [next(iter(known))] if layer is None else [name.strip() for name in layer.split("+")]
+    names = own if layer is None else [name.strip() for name in layer.split("+")]
     for name in names:
         if name not in known:
             raise UsageError(f"{path!r} has no layer {name!r} ({option('layer', ...)}){suggest(name, known)}")

@@ -95,6 +95,7 @@ def photos_store(make_photos: Callable[..., Path], tmp_path: Path) -> tuple[Path
     before = store.to_numpy()
     embedpipe.reduce(store, dimensions=4)
     assert (store.refresh().to_numpy(layer="features") == before).all()
+    assert (store.to_numpy() == before).all()  # what reads the store without a name reads what it did before
     return photos, store
 
 

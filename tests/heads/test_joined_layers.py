@@ -83,7 +83,7 @@ def test_head_is_fitted_saved_and_used_on_joined_layers(store: FeatureStore, tmp
         ("embedding_early_0", "has no layer 'embedding_early_0'"),
         ("features+features", "layer='features\\+features' names a layer twice"),
         ("features+", "has no layer ''"),
-        (None, "holds several layers: give one of features, early.0"),
+        (None, r"give one of features, early.0, or several joined by \+ \(layer='features': the network's output\)"),
     ],
 )
 def test_layer_that_cannot_be_resolved_is_refused(store: FeatureStore, layer: str | None, message: str) -> None:

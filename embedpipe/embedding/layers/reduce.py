@@ -138,8 +138,7 @@ def reduce(
     (chosen,) = build_options((ReduceOptions,), options)
     store = open_store(store, "reducing vectors").refresh()
     show = Progress(progress)
-    own = [each.name for each in store.spec.layers if not each.reduction]
-    source, *others = store.select_layers(own[0] if chosen.layer is None and len(own) == 1 else chosen.layer)
+    source, *others = store.select_layers(chosen.layer)
     name = f"{source.name}.{'white' if chosen.whiten else 'pca'}{chosen.dimensions}"
     if others or source.reduction:
         raise UsageError(f"{option('layer')} must be one layer of the network, got {chosen.layer or source.name!r}")
