@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embedpipe._utils.messages.counting import counted
 from embedpipe._utils.option_names import option
 from embedpipe.embedding.bottleneck import Bottleneck
 from embedpipe.embedding.failure_limit import FailureLimit
@@ -123,12 +124,12 @@ def value_remarks(outcome: Outcome, guessed: int, from_source: bool) -> list[str
         "replaced by the source's" if from_source else f"kept ({option('labels_from_source', True)} takes the source's)"
     )
     sentences = [
-        f"{name}: {count:,} values set by hand differ from the source's and were {done}"
+        f"{name}: {counted(count, 'value')} set by hand, other than the source's: {done}"
         for name, count in outcome.conflicts.items()
         if count
     ]
     sentences += [
-        f"{name}: {count:,} values were cleared, as the source no longer has them"
+        f"{name}: {counted(count, 'value')} cleared, which the source no longer has"
         for name, count in outcome.cleared.items()
         if count
     ]

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embedpipe._utils.messages.counting import counted
 from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.store import FeatureStore
 from embedpipe.store.editing.exclusion import LEFT_OUT, excluded_rows
@@ -81,8 +82,8 @@ def shared_rows(ids: pa.Array, first: FeatureStore, others: Sequence[FeatureStor
         compared = kept & known & theirs_known
         if unknown := int((kept & ~compared).sum()):
             notes.append(
-                f"{unknown:,} rows of {first.path} or {other.path} have no content hash: that equal ids are the same "
-                "items is not checked"
+                f"without a content hash: {counted(unknown, 'row')} of {first.path} or {other.path}; that equal ids "
+                "are the same items is not checked there"
             )
         differ = compared & ~np.asarray(pc.fill_null(pc.equal(digests, theirs), False), bool)
         count = int(differ.sum())

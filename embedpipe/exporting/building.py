@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from embedpipe._utils.atomic import whole_folder
+from embedpipe._utils.messages.counting import counted
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.backbone import Backbone
 from embedpipe.backbones.options import ReloadOptions
@@ -71,7 +72,7 @@ def build(
     count = measured if options.precision != "float32" else options.check_rows
     expected = expect(head, backbone, checked, count, show)
     if expected.failed:
-        notes.append(f"{expected.failed:,} items of the store could not be read, or have changed, and were left out")
+        notes.append(f"left out, as not readable or changed: {counted(expected.failed, 'item')} of the store")
     require_enough_rows(expected, options.precision)
     if not expected.held_out:
         notes.append("there are no held-out rows: the model was compared on rows that the head was fitted on")

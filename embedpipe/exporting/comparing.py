@@ -24,7 +24,7 @@ from embedpipe.heads.training.training_data import fitted_ids
 from embedpipe.report.drawing.wording import counted
 from embedpipe.statistics import paired_interval
 from embedpipe.store import FeatureStore
-from embedpipe.store.editing.exclusion import excluded_rows
+from embedpipe.store.editing.exclusion import excluded_rows, require_some_used
 
 Floats = npt.NDArray[np.float64]
 #: Runs an exported model: tensors by name -> outputs (n, n_outputs).
@@ -82,6 +82,7 @@ def split_rows(head: Head, store: FeatureStore, seed: int = 0) -> tuple[Rows, Ro
     used = np.ones(len(table), bool)
     used[excluded_rows(store.table)] = False
     table = table.filter(pa.array(used))
+    require_some_used(store.table, table.num_rows)
     if head.report.rows and store.table_id == head.store_id:
         fitted = fitted_ids(store, head.store_version, head.label, head.report.measured_on)
         is_fitted = np.asarray(pc.is_in(table["id"].combine_chunks(), value_set=fitted))

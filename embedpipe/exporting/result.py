@@ -53,7 +53,9 @@ class Comparison:
             items = counted(self.rows, one, several)
         else:
             items = f"{self.rows:,} items, {self.held_out:,} of them held out"
-        labels = "all labels equal" if not self.different_labels else f"{self.different_labels:,} labels differ"
+        labels = (
+            "all labels equal" if not self.different_labels else f"{counted(self.different_labels, 'different label')}"
+        )
         text = f"{items}: {labels}, largest difference {self.largest_difference:.1e}"
         measured = self.held_out or self.loss_bound is not None  # that of rows that were learned says nothing
         if measured and self.accuracy is not None and self.accuracy_of_head is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from embedpipe._utils.importing import import_extra
+from embedpipe._utils.messages.counting import counted
 from embedpipe._utils.messages.masking import show_secret
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe.backbones.options import ReloadOptions
@@ -82,7 +83,7 @@ def view(
     token = show_secret(secrets.token_urlsafe(24)) if view_options.edit or elsewhere else None
     app = create_app(viewer, hosts_of(view_options.host), token)
     address = address_of(view_options.host, listening) + (f"?token={token}" if token else "")
-    print(f"{viewer.name}: {len(opened):,} items at {address} (Ctrl-C ends)", flush=True)
+    print(f"{viewer.name}: {counted(len(opened), 'item')} at {address} (Ctrl-C ends)", flush=True)
     viewer.start()
     if not view_options.no_browser and has_desktop():
         webbrowser.open(address)

@@ -12,7 +12,7 @@ from conftest import TINY, write_photo
 from stored import clusters, make_store
 
 import embedpipe
-from embedpipe.errors import TrainingDataError, UsageError
+from embedpipe.errors import UsageError
 from embedpipe.store.editing.exclusion import LEFT_OUT, as_reasons
 
 ROWS, OUT = 60, [3, 10, 41]
@@ -121,7 +121,7 @@ def test_without_other_rows_fit_says_that_they_are_excluded(tmp_path: Path) -> N
     X, y = clusters(9, classes=2)
     made = make_store(tmp_path / "store", X, label=[f"class {number}" for number in y])
     made.exclude(reasons([*range(9)]))
-    with pytest.raises(TrainingDataError, match=r"\(0 rows, and 9 marked as excluded\)"):
+    with pytest.raises(UsageError, match=r"all 9 rows of .*store' are marked as excluded"):
         embedpipe.fit(made)
 
 

@@ -78,7 +78,7 @@ def test_next_writes_a_table_to_fill(tmp_path: Path) -> None:
     assert (tmp_path / "next.csv").read_text().splitlines()[0] == '"id","reason","margin","uri","label"'
     given = run("label", tmp_path / "store", tmp_path / "next.csv")  # nothing is filled in
     assert given.exit_code == 0
-    assert "4 values of column 'label' are empty: their rows have no 'label' now" in given.stdout
+    assert "no 'label' any more: 4 rows, as column 'label' is empty there" in given.stdout
     values = json.loads(run("next", tmp_path / "store", "-n", "4", "--json").stdout)
     assert len(values["items"]) == 4
 

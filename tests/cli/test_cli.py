@@ -127,7 +127,7 @@ def test_label_compact_and_vacuum(store: Path, tmp_path: Path) -> None:
     assert "lion 1" in shown
     assert "set by hand    label 2" in shown
     again = run("label", store, table, "--id", "file", "--label", "kind")
-    assert "unknown ids are not in the store, and nothing was done with them, such as 'nowhere.jpg'" in again.stdout
+    assert "ids that are not in the store are left out, such as 'nowhere.jpg'" in again.stdout
     assert json.loads(run("compact", store, "--json").stdout)["files"] == 1
     assert json.loads(run("vacuum", store, "--older-than", "0", "--json").stdout)["deleted"]
     assert run("verify", store, "--trust", "-q").output == ""

@@ -120,7 +120,7 @@ def test_importing_again_updates_by_id(vectors: Any, tmp_path: Path, monkeypatch
     labels = [*LABELS[:5], "fish", *LABELS[6:]]
     store = import_vectors(changed, to, ids=IDS, labels=labels)
     assert (store.summary.added, store.summary.updated, store.summary.unchanged) == (4, 2, 18)
-    assert any("values set by hand differ" in note for note in store.summary.notes)
+    assert any("set by hand, other than the source's" in note for note in store.summary.notes)
     order = np.argsort(IDS)
     np.testing.assert_array_equal(store.to_numpy(), changed[order])
     expected = dict(zip(IDS, labels, strict=True)) | {IDS[0]: "bird"}

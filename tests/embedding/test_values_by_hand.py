@@ -238,8 +238,7 @@ def test_labels_set_by_hand_win(photos: Path, to: Path, labelled: int) -> None:
         summary = embed(photos, to, checksum=checksum)
         assert (summary.embedded, summary.reused, summary.conflicts) == (0, 12, {"label": 2})
         assert (
-            "label: 2 values set by hand differ from the source's and were kept "
-            "(labels_from_source=True takes the source's)"
+            "label: 2 values set by hand, other than the source's: kept (labels_from_source=True takes the source's)"
         ) in summary.notes
         assert values(to, "label", "split")["cat/0000.jpg"] == ("lion", "train")
         assert values(to, "label")["dog/0001.jpg"] == ("wolf",)
@@ -251,7 +250,7 @@ def test_labels_set_by_hand_win(photos: Path, to: Path, labelled: int) -> None:
 def test_labels_from_source_replace_those_set_by_hand(photos: Path, to: Path) -> None:
     summary = embed(photos, to, labels_from_source=True)
     assert summary.conflicts == {"label": 2}
-    assert any("2 values set by hand differ from the source's and were replaced" in note for note in summary.notes)
+    assert any("2 values set by hand, other than the source's: replaced" in note for note in summary.notes)
     assert values(to, "label", "split")["cat/0000.jpg"] == ("cat", "train"), "the source has no splits"
     assert embed(photos, to).conflicts == {}
 
@@ -292,7 +291,7 @@ def test_value_that_the_source_no_longer_has_is_cleared_and_counted(tmp_path: Pa
     table.write_text("id,text,label,price\na,one,,1\nb,two,ham,2\n")
     summary = embed(table, to, backbone=TINY_TEXT, text="text")
     assert values(to, "label", "price") == {"a": (None, 1), "b": ("ham", 2)}
-    assert "label: 1 values were cleared, as the source no longer has them" in summary.notes
+    assert "label: 1 value cleared, which the source no longer has" in summary.notes
     assert not any("cleared" in note for note in embed(table, to, backbone=TINY_TEXT, text="text").notes)
 
 

@@ -417,7 +417,7 @@ def test_items_without_a_content_hash_are_noted(tmp_path: Path) -> None:
     other = make_store(tmp_path / "other", clusters(60)[0], "other", content_hash=[""] * 60)
     result = evaluate([store, other], heads=["centroid"], **ONCE)
     assert (result.rows, result.left_out) == (60, {})
-    assert any("60 rows of" in note and "have no content hash" in note for note in result.notes)
+    assert any("without a content hash: 60 rows of" in note for note in result.notes)
 
 
 def test_scikit_learn_estimators_as_heads(store: FeatureStore) -> None:

@@ -100,7 +100,7 @@ def test_model_that_differs_is_refused_with_the_worst_item(exported: Exported) -
         require_equal(far, expected.outputs, "probabilities")
     other = compare(exported.head, expected, lambda _: np.array([[0.3, 0.7], [0.6, 0.4]]), show)
     assert other.different_labels == 1
-    with pytest.raises(HeadError, match="1 labels differ"):
+    with pytest.raises(HeadError, match="1 different label"):
         require_equal(other, expected.outputs, "probabilities")
     with pytest.raises(HeadError, match="must give finite outputs of shape"):
         compare(exported.head, expected, lambda _: np.full((2, 2), np.nan), show)

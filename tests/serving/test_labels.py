@@ -124,4 +124,4 @@ def test_exported_labels_of_ids_that_look_like_formulas_are_read_again(tmp_path:
     (tmp_path / "labels.csv").write_bytes(api.get("labels.csv").content)
     labels, notes = read_labels(str(tmp_path / "labels.csv"), "id", "label")
     assert labels.to_pydict() == {"id": ids, "label": ["@x", "-1", None]}
-    assert notes == ("labels.csv: the ' in front of 3 ids and labels that look like formulas is taken away",)
+    assert notes == ("labels.csv: the ' before what looks like a formula is taken away in 3 cells",)

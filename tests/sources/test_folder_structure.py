@@ -67,7 +67,7 @@ def test_folders_of_images_beside_splits_are_listed_without_a_split_and_reported
     strays = {"masks/0.png": (None, None), "unlabelled/1.jpg": (None, None), "extra/owl/2.jpg": ("owl", None)}
     assert rows(listing) == RIGHT | strays
     assert listing.notes == (
-        "top folders test, train are splits; 3 items in other top folders have none: extra, masks, unlabelled",
+        "top folders test, train are splits; without one: 3 items in other top folders: extra, masks, unlabelled",
     )
 
 

@@ -83,7 +83,7 @@ def test_numbers_that_stay_text_are_reported(tmp_path: Path) -> None:
 def test_missing_numbers_are_counted(tmp_path: Path) -> None:
     listing = open_source(written(tmp_path / "t.csv", ["1", "NA", "2", "NaN"]), modality="text")
     assert labels_of(listing) == [1, None, 2, None]
-    assert listing.notes[1] == "t.csv: 2 values of column 'label', such as 'NA', are read as missing"
+    assert listing.notes[1] == "t.csv: read as missing: 2 values of column 'label', such as 'NA'"
 
 
 def test_decimal_commas_of_files_with_semicolons_are_numbers(tmp_path: Path) -> None:

@@ -227,7 +227,7 @@ def test_repeated_ids_keep_their_newest_row(path: Path) -> None:
     pl.from_arrow(again).write_delta(str(path), mode="append")
     assert not embedpipe.verify(path, sample=0).ok
     report = embedpipe.repair(path)
-    assert report.done == ("2 rows had the id of a newer row: dropped",)
+    assert report.done == ("dropped, as a newer row has the same id: 2 rows",)
     store = FeatureStore(path)
     np.testing.assert_array_equal(store.to_numpy(), X)
     assert store.to_arrow(["label"])["label"].to_pylist()[:4] == ["a", "b", "new", "new"]

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from embedpipe._utils.messages.counting import counted
 from embedpipe.cli import show
 from embedpipe.cli.app import Store, app
 from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly
@@ -49,7 +50,10 @@ def label(
     if label_column in given.column_names or not excludes:
         change = opened.label(given, id=id_column, label=label_column, into=into)
         if empty := given.column(label_column).null_count:
-            notes = (*notes, f"{empty:,} values of column {label_column!r} are empty: their rows have no {into!r} now")
+            notes = (
+                *notes,
+                f"no {into!r} any more: {counted(empty, 'row')}, as column {label_column!r} is empty there",
+            )
     exclusion = opened.exclude(given, id=id_column) if excludes else None
     known = change or exclusion
     assert known is not None
@@ -62,11 +66,15 @@ def label(
     if as_json:
         show.json_value(counts)
     elif not quiet:
-        print(", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items()))
+        unknown = counted(counts["unknown_ids"], "unknown id")
+        print(
+            f"{counts['labelled']:,} labelled, {counts['unchanged']:,} unchanged, {unknown}, "
+            f"{counts['excluded']:,} excluded"
+        )
         if counts["unknown_ids"]:
             ids = given.column(id_column).cast("string")
             known_ids = set(opened.table.rows(ids, ["id"])["id"].to_pylist())
             first = next(id for id in ids.to_pylist() if id not in known_ids)
-            print(f"unknown ids are not in the store, and nothing was done with them, such as {first!r}")
+            print(f"ids that are not in the store are left out, such as {first!r}")
         for note in notes:
             print(note)

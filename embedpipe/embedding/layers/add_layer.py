@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from embedpipe._utils.messages.counting import counted
 from embedpipe._utils.option_names import option
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.options import DEFAULT, BackboneOptions
@@ -116,8 +117,8 @@ def add_layers(
         embedded += summary.embedded
         if summary.unreachable:
             raise UnreachableError(
-                f"{summary.unreachable:,} items could not be reached, the first: {summary.failures[0]['message']}. "
-                "Run it again: what was embedded is kept"
+                f"{counted(summary.unreachable, 'item')} could not be reached, the first: "
+                f"{summary.failures[0]['message']}. Run it again: what was embedded is kept"
             )
         join = RowJoin(store, staged.refresh(), prune=run.prune, force=run.force)
         note = {"embedpipe.operation": f"add {_layers(new)}"} | _last_run(staged)

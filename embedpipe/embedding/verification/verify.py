@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embedpipe._utils.messages.counting import counted
 from embedpipe._utils.option_names import option
 from embedpipe._utils.precision import Precision
 from embedpipe._utils.progress import Progress
@@ -244,7 +245,7 @@ def _check_files(store: FeatureStore) -> Check:
         for file, why in find_damage(table):
             if why:
                 return Check("files", False, str(damaged(store.path, f"{file.path!r}: {why}")))
-    return Check("files", True, f"{len(store.table.files)} files, {len(store):,} rows")
+    return Check("files", True, f"{counted(len(store.table.files), 'file')}, {counted(len(store), 'row')}")
 
 
 def _check_maps(store: FeatureStore) -> list[Check]:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from embedpipe._utils.messages.counting import counted
 from embedpipe._utils.notebook.html_tables import html_records
 from embedpipe._utils.option_names import option
 from embedpipe._utils.progress import Progress
@@ -156,7 +157,7 @@ class ProtocolEvaluation:
         ]
         facts = [("Resampling", self.resampling), ("Test rows", f"{self.test_rows:,}")]
         facts += settings_table(self.layers[0].results[0].settings)
-        facts += [("Left out", f"{count:,} rows {reason}") for reason, count in self.left_out.items()]
+        facts += [("Left out", f"{counted(count, 'row')} {reason}") for reason, count in self.left_out.items()]
         table = self._table()
         title = f"Predicting “{self.label}” by {self.protocol}"
         return write_table_page(

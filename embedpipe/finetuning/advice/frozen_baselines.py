@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import Normalizer
 
+from embedpipe._utils.messages.counting import counted
 from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.estimators.linear.logistic_regression import TunedLogisticRegression
 from embedpipe.estimators.wrappers.base import fit_on
@@ -129,7 +130,10 @@ def _shared_rows(stores: Sequence[FeatureStore], split: SplitRows) -> tuple[npt.
     """Return the training and validation rows that all stores have, and notes on the others."""
     rows = np.sort(np.concatenate([split.train, split.validation]))
     shared = shared_rows(split.ids.take(pa.array(rows)), stores[0], stores[1:])
-    reasons = (f"{count:,} rows {reason}: no baseline is measured on them" for reason, count in shared.left_out.items())
+    reasons = (
+        f"{counted(count, 'row')} {reason}: no baseline is measured on them"
+        for reason, count in shared.left_out.items()
+    )
     return rows[shared.kept], [*reasons, *shared.notes]
 
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from sklearn.model_selection import KFold, StratifiedKFold
 
+from embedpipe._utils.messages.counting import counted
 from embedpipe._utils.option_names import option
 from embedpipe.errors import StoreError, TrainingDataError
 from embedpipe.heads.columns.table_columns import (
@@ -199,7 +200,7 @@ def _numbers_of(column: pa.ChunkedArray, name: str) -> npt.NDArray[np.float64]:
     other = [value for value in values if not _is_number(value)]
     if other:
         raise TrainingDataError(
-            f"regression needs numbers, and {len(other):,} values of column {name!r} ({column.type}) are not numbers, "
+            f"regression needs numbers, and column {name!r} ({column.type}) has {counted(len(other), 'other value')}, "
             f"such as {other[0]!r}: correct them (`embedpipe label`), or predict classes "
             f"({option('task', 'classification')})"
         )

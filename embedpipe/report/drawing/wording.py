@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 
+from embedpipe._utils.messages.counting import counted as counted
 from embedpipe.statistics.percentages import percent as in_percent
 
 #: Metrics that are shares: they are written in percent, and their differences in percentage points.
@@ -46,20 +47,6 @@ def metric_name(metric: str, higher_is_better: bool = True) -> str:
 def heading(name: str) -> str:
     """Return a name with a capital, but for symbols such as k and mAP."""
     return name if name[1:2] in ("", " ") or name[1:2].isupper() else name[0].upper() + name[1:]
-
-
-def counted(count: int, one: str, several: str | None = None) -> str:
-    """Return a number of things in words, such as ``1 item``, ``2,000 items`` or ``3 classes``.
-
-    Parameters
-    ----------
-    count : int
-    one : str
-        The noun for one thing.
-    several : str, optional
-        The noun for several; by default with an s.
-    """
-    return f"{count:,} {one if count == 1 else several or one + 's'}"
 
 
 def number(value: float | None, like: float | None = None, *, sign: bool = False) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embedpipe._utils.messages.counting import counted
 from embedpipe.errors import SourceError
 from embedpipe.sources.column_types import is_list
 from embedpipe.sources.columns.conversion import plain_column
@@ -35,9 +36,9 @@ def clean_labels(column: pa.ChunkedArray, name: str) -> tuple[pa.ChunkedArray, l
     trimmed = pc.utf8_trim_whitespace(column)
     spaces = pc.sum(pc.not_equal(trimmed, column)).as_py() or 0
     empty = pc.sum(pc.equal(trimmed, "")).as_py() or 0
-    remarks = [f"spaces around {spaces:,} values of column {name!r} are removed"] if spaces else []
+    remarks = [f"spaces around {counted(spaces, 'value')} of column {name!r} are removed"] if spaces else []
     if empty:
-        remarks.append(f"{empty:,} empty values of column {name!r} are missing ones")
+        remarks.append(f"read as missing: {counted(empty, 'empty value')} of column {name!r}")
         trimmed = pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.string()), trimmed)
     if pair := _differ_in_case(trimmed):
         remarks.append(f"{pair[0]!r} and {pair[1]!r} of column {name!r} differ in letter case only, and are kept apart")

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embedpipe._utils.messages.counting import counted
+
 #: What R, pandas and databases write for a missing number. In a column of text, they are text.
 MISSING = ("NA", "N/A", "n/a", "#N/A", "NaN", "nan", "-nan", "NULL", "null", "None", "<NA>")
 
@@ -58,7 +60,7 @@ def read_numbers(table: pa.Table, text: Collection[str], decimal_comma: bool = F
         found.append(repr(name))
         if column.missing is not None:
             word, count = column.missing
-            remarks.append(f"{count:,} values of column {name!r}, such as {word!r}, are read as missing")
+            remarks.append(f"read as missing: {counted(count, 'value')} of column {name!r}, such as {word!r}")
     if found:
         remarks.insert(0, f"read as numbers: {_listed(found)}")
     if commas:

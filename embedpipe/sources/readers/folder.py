@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
 from embedpipe._utils.machine.regular_files import describe_mode
+from embedpipe._utils.messages.counting import counted
 from embedpipe._utils.option_names import option
 from embedpipe.errors import Failure, SourceError
 from embedpipe.sources.access.outage import is_outage
@@ -263,7 +264,8 @@ class _TopFolders:
         splits, others = (", ".join(map(printable, names[:5])) for names in (self._splits, self._others))
         if self.are_splits and others:
             count = sum(self._items[name] for name in self._others)
-            return (f"top folders {splits} are splits; {count:,} items in other top folders have none: {others}",)
+            items = counted(count, "item")
+            return (f"top folders {splits} are splits; without one: {items} in other top folders: {others}",)
         if not self.are_splits and splits:
             return (f"top folders are labels, also {splits}, as there are other top folders: {others}",)
         if len(self._items) == 1 and others and self._deeper[self._others[0]] and not self._flat:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.json
 import pyarrow.parquet as pq
 
+from embedpipe._utils.messages.counting import counted
 from embedpipe._utils.option_names import option
 from embedpipe.errors import MissingExtraError, SourceError
 from embedpipe.sources.column_roles import MOST_COLUMNS, refuse_wide
@@ -62,8 +63,8 @@ def read_labels(path: str, id: str, label: str) -> Loaded:
     if suffix_of(path) in (*_DELIMITERS, ".xlsx"):
         table, count = _without_apostrophes(table, (id, label))
         if count:
-            name = split_location(path)[1]
-            notes += (f"{name}: the ' in front of {count:,} ids and labels that look like formulas is taken away",)
+            cells = counted(count, "cell")
+            notes += (f"{split_location(path)[1]}: the ' before what looks like a formula is taken away in {cells}",)
     if label in table.column_names:
         column, remarks = clean_labels(table.column(label), label)
         table = table.set_column(table.column_names.index(label), label, column)

@@ -25,12 +25,25 @@ BY_HAND_REASON = "by hand"
 
 
 def used_rows(table: KeyedTable, columns: Sequence[str]) -> tuple[pa.Table, int]:
-    """Return columns of the rows that are not excluded, in id order, and the number of those that are."""
+    """Return columns of the rows that are not excluded, in id order, and the number of those that are.
+
+    Raises UsageError if all are.
+    """
     if EXCLUDED not in table.schema.names:
         return table.read(columns), 0
     rows = table.read([*dict.fromkeys([*columns, EXCLUDED])])
     used = rows.filter(pc.is_null(rows.column(EXCLUDED)))
+    require_some_used(table, used.num_rows)
     return used.select([*columns]), rows.num_rows - used.num_rows
+
+
+def require_some_used(table: KeyedTable, used: int) -> None:
+    """Raise UsageError if no row is used, and the store has rows."""
+    if not used and (count := sum(file.rows for file in table.files)):
+        raise UsageError(
+            f"all {count:,} rows of {table.path!r} are {LEFT_OUT}: use some again, by `embedpipe label` and a table "
+            f"whose column {EXCLUDED!r} is empty there"
+        )
 
 
 def and_excluded(excluded: int) -> str:

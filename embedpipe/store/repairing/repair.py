@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from embedpipe._utils.atomic import names_file
+from embedpipe._utils.messages.counting import counted
 from embedpipe._utils.progress import Progress
 from embedpipe.errors import StoreError, StoreNotFoundError
 from embedpipe.sources.locations import local_path
@@ -152,7 +153,7 @@ def _mend_files(table: KeyedTable, progress: Progress) -> tuple[int, int, list[s
     words = [f"file {file.path!r} is dropped: {why}" for file, why in damaged.items()]
     if restored:
         words.append(
-            f"{restored:,} rows are as in the files that these had replaced: label or remove again what was since"
+            f"as in the files that these had replaced: {counted(restored, 'row')}; label or remove again what was since"
         )
     return sum(file.rows for file in damaged) - restored, restored, words
 
@@ -193,7 +194,7 @@ def _drop_repeats(table: KeyedTable) -> list[str]:
         return table.without(stale)
 
     dropped = table.commit(plan, {"embedpipe.operation": "repair"})
-    return [f"{dropped:,} rows had the id of a newer row: dropped"] if dropped else []
+    return [f"dropped, as a newer row has the same id: {counted(dropped, 'row')}"] if dropped else []
 
 
 def _mend_failures(folder: Path) -> list[str]:
