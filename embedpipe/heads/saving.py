@@ -11,8 +11,9 @@ File                  Holds
 ====================  =================================================================================================
 
 To change the format, change `write_head` and `_read` here (or `estimator_files`), raise `FORMAT`, and update
-``docs/reference/formats.md``. The tests are in ``tests/heads/test_saving.py``. Checksums detect damage. They
-do not stop an attacker, who can write checksums too: the list of types that skops makes does.
+``docs/reference/formats.md``. ``tests/released/test_released.py`` fails where the head of a release cannot be read, and
+``tests/heads/test_saving.py`` has the other tests. Checksums detect damage. They do not stop an attacker, who can write
+checksums too: the list of types that skops makes does.
 """
 
 from __future__ import annotations
