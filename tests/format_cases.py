@@ -57,6 +57,12 @@ def precision_12() -> bytes:
     return bytes(data)
 
 
+def many_scans(before: bytes = b"") -> bytes:
+    """Return a progressive JPEG with 200 scans more, which follow some segments."""
+    data = encode(PICTURE, "JPEG", progressive=True)
+    return data[:-2] + before + data[data.rindex(b"\xff\xda") : -2] * 200 + data[-2:]
+
+
 def stereo() -> bytes:
     """Return an MPO of two views."""
     data = bytearray(encode(PICTURE, "MPO", save_all=True, append_images=[PICTURE]))
@@ -88,10 +94,9 @@ OTHERS = {
     ),
     "mpo-stereo": Case(stereo(), RGB, {"files of several frames": 1, "frames left out": 1}, 16),
     "mpo-preview": Case(encode(PICTURE, "MPO", save_all=True, append_images=[PICTURE]), RGB, {}, 16),
-    "many-scans": Case(
-        (lambda d: d[:-2] + d[d.rindex(b"\xff\xda") : -2] * 200 + d[-2:])(encode(PICTURE, "JPEG", progressive=True)),
-        "scans",
-    ),
+    "many-scans": Case(many_scans(), "scans"),
+    "many-scans-behind-a-comment": Case(many_scans(b"\xff\xfe\0\x04\xff\xd9"), "scans"),
+    "motion-photo": Case(encode(PICTURE, "JPEG", quality=100) + b"\0\0\0\x18ftypmp42" + b"\xff\xda" * 200, RGB, {}, 16),
     "gif-animated": Case(
         encode(PICTURE.quantize(64), "GIF", **FRAMES), np.asarray(PICTURE.quantize(64).convert("RGB")), TWO_FRAMES
     ),

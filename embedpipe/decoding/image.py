@@ -30,6 +30,10 @@ PIXEL_LIMIT = 178_956_970
 #: Most scans of a JPEG. Progressive files have about ten.
 SCAN_LIMIT = 100
 
+#: A marker of a JPEG: no stuffed byte or restart of a scan, and no padding.
+_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
+_WITHOUT_LENGTH, _IMAGE_END, _SCAN_START = (0x01, 0xD8), 0xD9, 0xDA
+
 # Formats of Pillow that are tried. EPS would run Ghostscript on untrusted files, and TGA accepts nearly any bytes.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "MPO", "JPEG2000", "PPM", "AVIF", "HEIF")
 
@@ -178,8 +182,23 @@ def refuse_many_scans(data: bytes) -> None:
     halves = (
         np.frombuffer(data, "<u2", (len(data) - start) // 2, start) for start in (0, 1)
     )  # faster than bytes.count
-    if (scans := sum(int(np.count_nonzero(half == 0xDAFF)) for half in halves)) > SCAN_LIMIT:
+    if sum(int(np.count_nonzero(half == 0xDAFF)) for half in halves) <= SCAN_LIMIT:
+        return
+    if (scans := _count_scans(data)) > SCAN_LIMIT:
         raise DecodeError(f"a JPEG must have at most {SCAN_LIMIT} scans, got {scans}: save it again")
+
+
+def _count_scans(data: bytes) -> int:
+    """Return the number of scans of a JPEG; other bytes, as of the film behind a motion photo, may look like scans."""
+    scans, place = 0, 2
+    while found := _MARKER.search(data, place):
+        marker, place = found[1][0], found.end()
+        if marker == _IMAGE_END:
+            break
+        if marker not in _WITHOUT_LENGTH:
+            scans += marker == _SCAN_START
+            place += int.from_bytes(data[place : place + 2], "big")
+    return scans
 
 
 def count_pages(data: bytes, counts: Counter[str]) -> None:
