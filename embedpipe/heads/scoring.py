@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -137,14 +138,26 @@ def score_values(task: Task, pairs: Sequence[tuple[Any, Any]], separator: str) -
     Parameters
     ----------
     pairs : sequence of (true value, predicted value)
-        Several labels are joined by ``separator``, or a collection.
+        Several labels are joined by ``separator``, or a collection. A class may be a number on one side and its text,
+        or a number of another type, on the other: 1, 1.0 and ``"1"`` are equal.
     """
     if task == "regression":
         return float(metrics.r2_score(*np.asarray(pairs, float).T))
     if task == "multilabel":
         pairs = [(_label_set(truth, separator), _label_set(predicted, separator)) for truth, predicted in pairs]
         return float(np.mean([truth == predicted for truth, predicted in pairs]))
-    return float(np.mean([str(truth) == str(predicted) for truth, predicted in pairs]))
+    return float(np.mean([_is_same_class(truth, predicted) for truth, predicted in pairs]))
+
+
+def _is_same_class(truth: Any, predicted: Any) -> bool:
+    if str(truth) == str(predicted):
+        return True
+    if not (isinstance(truth, Number) or isinstance(predicted, Number)):
+        return False
+    try:
+        return float(truth) == float(predicted)
+    except (TypeError, ValueError):  # a text that is no number
+        return False
 
 
 def _label_set(value: Any, separator: str) -> set[str]:

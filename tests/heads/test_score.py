@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,6 +37,15 @@ def test_score_of_vectors_and_of_a_store_is_the_accuracy(store: FeatureStore, he
     assert head.score(other, ["cat"] * len(y)) == (head.estimator.predict(X) == "cat").mean()
     with pytest.warns(UserWarning, match="too high, as the head was fitted on 60 of these 60 items: see head.report"):
         assert head.score(store) == accuracy
+
+
+@pytest.mark.parametrize("values", [[0, 1, 2], [0.0, 1.0, 2.0], ["0", "1", "2"]], ids=["int", "float", "text"])
+def test_classes_are_equal_in_any_type(tmp_path: Path, values: list[Any]) -> None:
+    X, y = clusters(60, spread=0.1)
+    numbered = make_store(tmp_path / "store", X, label=[values[number] for number in y])
+    fitted = fit(numbered, "lda", folds=0)
+    truths = y, y.astype(float), y.tolist(), list(map(str, y.tolist()))
+    assert [fitted.score(X, truth) for truth in truths] == [1.0] * 4
 
 
 def test_score_of_numbers_is_r2(store: FeatureStore) -> None:
