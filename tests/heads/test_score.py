@@ -13,6 +13,9 @@ from stored import clusters, make_store
 from embedpipe import FeatureStore, Head, fit
 from embedpipe.errors import UsageError
 
+#: Contents of 60 items that no head was fitted on.
+OTHER = [f"f{number:063x}" for number in range(60)]
+
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
@@ -32,7 +35,7 @@ def test_score_of_vectors_and_of_a_store_is_the_accuracy(store: FeatureStore, he
     accuracy = float((head.estimator.predict(X) == y).mean())
     assert 0.5 < accuracy < 1
     assert head.score(X, y) == head.score(X, y.tolist()) == accuracy
-    other = make_store(tmp_path / "other", X, label=y.tolist())
+    other = make_store(tmp_path / "other", X, label=y.tolist(), content_hash=OTHER)
     assert head.score(other) == head.score(other.path) == accuracy
     assert head.score(other, ["cat"] * len(y)) == (head.estimator.predict(X) == "cat").mean()
     with pytest.warns(UserWarning, match="too high, as the head was fitted on 60 of these 60 items: see head.report"):
@@ -64,7 +67,7 @@ def test_score_of_several_labels_is_the_share_of_equal_sets(store: FeatureStore)
 
 def test_labels_that_lack_or_do_not_fit_are_refused(store: FeatureStore, head: Head, tmp_path: Path) -> None:
     X = store.to_numpy()
-    unlabelled = make_store(tmp_path / "bare", X)
+    unlabelled = make_store(tmp_path / "bare", X, content_hash=OTHER)
     with pytest.raises(UsageError, match="score needs true labels, and there is no 'label': give y"):
         head.score(X)
     with pytest.raises(UsageError, match="there is no 'label'"):
