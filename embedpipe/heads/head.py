@@ -27,11 +27,12 @@ from embedpipe.heads.mistakes import Mistakes, find_mistakes
 from embedpipe.heads.options import Task
 from embedpipe.heads.predicting.fitted_rows import FittedRows, add_fitted_on
 from embedpipe.heads.predicting.predictions import Predictions
+from embedpipe.heads.predicting.score import score_values
 from embedpipe.heads.predicting.sources import Predicted, predict_items, predict_rows, predict_vectors
 from embedpipe.heads.predicting.table import prediction_table
 from embedpipe.heads.predicting.view import mark_predictions
 from embedpipe.heads.saving import read_head, write_head
-from embedpipe.heads.scoring import FitReport, score_values
+from embedpipe.heads.scoring import FitReport
 from embedpipe.sources.options import SourceOptions
 from embedpipe.store import FeatureStore
 
