@@ -187,8 +187,8 @@ def test_help_lists_the_verbs_by_group() -> None:
     assert groups.pop("Options") == []
     assert groups == {
         "Store": [
-            *("embed", "import-vectors", "info", "verify", "compact", "repair", "vacuum", "forget"),
-            *("reduce", "push", "pull"),
+            *("embed", "info", "verify", "compact", "repair", "vacuum", "forget"),
+            *("import-vectors", "reduce", "push", "pull"),
         ],
         "Clean": ["clean", "shift", "next", "clusters", "label"],
         "Search": ["map", "export-table", "index", "search", "view"],
