@@ -35,6 +35,11 @@ def checksum(data: Octets) -> str:
     return xxhash.xxh3_128_hexdigest(_view(data))
 
 
+def row_checksums(rows: npt.NDArray[Any]) -> list[str]:
+    """Return the checksum of each row of a C-contiguous array, as `checksum` of it."""
+    return [xxhash.xxh3_128_hexdigest(row) for row in rows]
+
+
 def block_checksums(data: Octets) -> list[str]:
     """Return the checksum of each `BLOCK` bytes. The last block may be shorter; empty data have none."""
     view = _view(data)
@@ -54,6 +59,57 @@ def file_checksum(path: Path) -> str:
     """Return the checksum of the bytes of a file, as `checksum` of all of them. It is read in blocks."""
     with open_regular(path) as file:
         return checksum_of_pieces(iter(lambda: file.read(BLOCK), b""))
+
+
+class HashedFile:
+    """A new file of bytes that are written one after another, with their checksum, as `checksum` of all of them.
+
+    Attributes
+    ----------
+    size : int
+        Bytes that were written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("xb", buffering=0)
+        self._digest = xxhash.xxh3_128()
+        self.size = 0
+
+    @property
+    def checksum(self) -> str:
+        """The checksum of what was written so far."""
+        return self._digest.hexdigest()
+
+    def write(self, data: Any) -> int:
+        """Write all bytes of a buffer."""
+        view = memoryview(data)
+        self._digest.update(view)
+        self.size += view.nbytes
+        while view.nbytes:
+            view = view[self._file.write(view) :]
+        return memoryview(data).nbytes
+
+    def tell(self) -> int:
+        """Return the position, which is the end."""
+        return self.size
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._file.closed
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> HashedFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def with_checksum(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,7 +25,7 @@ import pyarrow.parquet as pq
 from deltalake.transaction import AddAction, RemoveAction
 
 from embedpipe._utils.atomic import check_writable, sync
-from embedpipe._utils.checksums import checksum
+from embedpipe._utils.checksums import HashedFile, checksum
 from embedpipe._utils.machine.regular_files import open_regular
 from embedpipe.errors import StoreError, UsageError
 from embedpipe.sources.access.outage import lacks_credentials
@@ -159,36 +160,26 @@ def write_files(rows: pa.Table, fs: pafs.FileSystem, base: str, *, data_change: 
     if vectors and rows.num_rows:
         row_bytes += sum(len(rows.column(name)[0]) * 4 for name in vectors)
     per_file = max(1, FILE_BYTES // row_bytes)
+    options = {
+        "row_group_size": max(1, ROW_GROUP_BYTES // row_bytes),
+        # Mantissas of unrounded floats do not compress; the other columns do.
+        "compression": {field.name: "zstd" for field in rows.schema if field.type != VECTOR}
+        | {f"{name}.list.element": "zstd" if name in compressed else "none" for name in vectors},
+        "use_byte_stream_split": [f"{name}.list.element" for name in compressed],
+        "use_dictionary": [field.name for field in rows.schema if field.type == pa.string()],
+        "write_statistics": ["id"],
+        "write_page_checksum": True,
+    }
     actions: list[AddAction] = []
     for start in range(0, rows.num_rows, per_file):
         part = rows.slice(start, per_file)
-        sink = pa.BufferOutputStream()
-        pq.write_table(
-            part,
-            sink,
-            row_group_size=max(1, ROW_GROUP_BYTES // row_bytes),
-            # Mantissas of unrounded floats do not compress; the other columns do.
-            compression={field.name: "zstd" for field in rows.schema if field.type != VECTOR}
-            | {f"{name}.list.element": "zstd" if name in compressed else "none" for name in vectors},
-            use_byte_stream_split=[f"{name}.list.element" for name in compressed],
-            use_dictionary=[field.name for field in rows.schema if field.type == pa.string()],
-            write_statistics=["id"],
-            write_page_checksum=True,
-        )
-        data = sink.getvalue()
         bounds = pc.min_max(part.column("id"))
         first, last = bounds["min"].as_py(), bounds["max"].as_py()
-        stem = f"part-{uuid.uuid4().hex[:8]}-{checksum(memoryview(data))}"
-        name = f"{stem}-{_entry_checksum(stem, part.num_rows, data.size, first, last)}.parquet"
         try:
-            with fs.open_output_stream(f"{base}/{name}") as stream:
-                stream.write(data)
-            if isinstance(fs, pafs.LocalFileSystem):
-                sync(Path(base) / name)
+            name, size = _write_file(part, fs, base, options, first, last)
         except OSError as error:
-            for path in [*(action.path for action in actions), name]:
-                with contextlib.suppress(OSError):
-                    fs.delete_file(f"{base}/{path}")
+            for action in actions:
+                _delete(fs, f"{base}/{action.path}")
             raise StoreError(f"cannot write to {base!r}: {reason(error)}") from error
         stats = {
             "numRecords": part.num_rows,
@@ -196,8 +187,49 @@ def write_files(rows: pa.Table, fs: pafs.FileSystem, base: str, *, data_change: 
             "maxValues": {"id": last},
             "nullCount": {"id": 0},
         }
-        actions.append(AddAction(name, data.size, {}, _now(), data_change, json.dumps(stats)))
+        actions.append(AddAction(name, size, {}, _now(), data_change, json.dumps(stats)))
     return actions
+
+
+def _write_file(
+    part: pa.Table, fs: pafs.FileSystem, base: str, options: dict[str, Any], first: str, last: str
+) -> tuple[str, int]:
+    """Write a file, synced if the disk is local. Return its name and size."""
+    stem = f"part-{uuid.uuid4().hex[:8]}"
+
+    def named(contents: str, size: int) -> str:
+        whole = f"{stem}-{contents}"
+        return f"{whole}-{_entry_checksum(whole, part.num_rows, size, first, last)}.parquet"
+
+    if isinstance(fs, pafs.LocalFileSystem):
+        # Its name is known when all is written. One that a killed process leaves is an orphan for `vacuum`.
+        written = Path(base, f"{stem}-{'0' * 32}-{'0' * 8}.parquet")
+        try:
+            with HashedFile(written) as file:
+                pq.write_table(part, file, **options)
+            name = named(file.checksum, file.size)
+            target = written.rename(Path(base, name))
+            sync(target)
+        except BaseException:
+            _delete(fs, str(written))
+            raise
+        return name, file.size
+    sink = pa.BufferOutputStream()
+    pq.write_table(part, sink, **options)
+    data = sink.getvalue()
+    name = named(checksum(memoryview(data)), data.size)
+    try:
+        with fs.open_output_stream(f"{base}/{name}") as stream:
+            stream.write(data)
+    except OSError:
+        _delete(fs, f"{base}/{name}")
+        raise
+    return name, data.size
+
+
+def _delete(fs: pafs.FileSystem, path: str) -> None:
+    with contextlib.suppress(OSError):
+        fs.delete_file(path)
 
 
 def read_ids(parquet: pq.ParquetFile) -> pa.Array:

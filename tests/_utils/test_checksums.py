@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedpipe._utils.checksums import BLOCK, block_checksums, checksum, file_checksum
+from embedpipe._utils.checksums import BLOCK, HashedFile, block_checksums, checksum, file_checksum, row_checksums
 
 
 def test_checksum_is_xxh3_with_128_bits() -> None:
@@ -35,3 +35,18 @@ def test_blocks_and_files_have_the_checksums_of_their_bytes(tmp_path: Path) -> N
     assert block_checksums(np.empty((0, 4), np.float32)) == block_checksums(b"") == []
     (tmp_path / "file").write_bytes(data)
     assert file_checksum(tmp_path / "file") == checksum(data)
+
+
+def test_file_is_hashed_as_it_is_written(tmp_path: Path) -> None:
+    with HashedFile(tmp_path / "a") as file:
+        for data in (b"ab", memoryview(np.arange(5)), b""):
+            file.write(data)
+    assert (file.size, file.closed) == (42, True)
+    assert file.checksum == checksum((tmp_path / "a").read_bytes()) == file_checksum(tmp_path / "a")
+    with pytest.raises(FileExistsError):
+        HashedFile(tmp_path / "a")
+
+
+def test_rows_have_their_own_checksums() -> None:
+    X = np.arange(12, dtype=np.float32).reshape(3, 4)
+    assert row_checksums(X) == [checksum(row) for row in X]

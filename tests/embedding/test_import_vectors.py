@@ -255,3 +255,9 @@ def test_blocks_ahead_of_a_failed_commit_leave_no_files(
     with pytest.raises(StoreError, match="the disk is full"):
         import_vectors(vectors, tmp_path / "s", ids=IDS)
     assert list((tmp_path / "s").glob("*.parquet")) == []
+
+
+def test_large_finite_values_are_stored(vectors: Any, tmp_path: Path) -> None:
+    large = _with(vectors, 3, 1e30)  # its square is no float32
+    store = import_vectors(large, tmp_path / "s", ids=IDS)
+    np.testing.assert_array_equal(store.take(IDS), large.astype(np.float32))

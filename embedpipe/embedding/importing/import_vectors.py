@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedpipe._utils.checksums import checksum
+from embedpipe._utils.checksums import row_checksums
 from embedpipe._utils.config import usable_cores
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
@@ -237,8 +237,8 @@ class _Importer:
         known = self._known[start + order]
         new, old = order[~known], order[known]
         return _Written(
-            write_new_files(self._embedded(start + new, block[new]), self._store.table) if len(new) else [],
-            self._embedded(start + old, block[old]) if len(old) else None,
+            write_new_files(self._embedded(start + new, _take(block, new)), self._store.table) if len(new) else [],
+            self._embedded(start + old, _take(block, old)) if len(old) else None,
         )
 
     def _commit(self, written: _Written) -> Iterator[Change]:
@@ -257,10 +257,9 @@ class _Importer:
                     self._store.table.delete_file(path)
 
     def _embedded(self, rows: npt.NDArray[np.int64], vectors: Block) -> pa.Table:
-        hashes = [checksum(vector) for vector in vectors]
         column = self._store.spec.layers[0].column
         nothing: list[str | None] = [None] * len(rows)
-        message = Embedded(rows.tolist(), hashes, {column: vectors}, [{}] * len(rows), nothing, nothing)
+        message = Embedded(rows.tolist(), row_checksums(vectors), {column: vectors}, [{}] * len(rows), nothing, nothing)
         return project(self._rows.embedded([message]), self._store.spec)
 
     def _add(self, files: Sequence[NewFile]) -> Change:
@@ -285,3 +284,8 @@ class _Importer:
         change = self._store.write(make_rows, self._note)
         self.outcome.add(outcome)
         return change
+
+
+def _take(block: Block, rows: npt.NDArray[np.int64]) -> Block:
+    """Return rows of a block, without a copy if they are all of them in order."""
+    return block if np.array_equal(rows, np.arange(len(block))) else block[rows]
