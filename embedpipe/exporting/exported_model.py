@@ -27,7 +27,7 @@ from embedpipe.backbones.spec import read_recipe
 from embedpipe.decoding import decode_pixels, decode_text, to_pixels
 from embedpipe.errors import Failure, ForwardError, HeadError, ItemError, UsageError
 from embedpipe.exporting.known_settings import MODELS, require_known
-from embedpipe.exporting.script.table import BATCH, load_model
+from embedpipe.exporting.script.table import BATCH, PASSES, batches, load_model
 from embedpipe.exporting.script.texts import EXCERPT, collate, encode
 from embedpipe.heads.doubt import least_confident_first as sort_by_doubt
 from embedpipe.heads.options import Task
@@ -98,7 +98,7 @@ class ExportedModel:
         Returns
         -------
         pyarrow.Table
-            The table of `embedpipe.Head.predict`.
+            The table of `embedpipe.Head.predict`, but ``fitted_on``, which needs the store.
 
         Raises
         ------
@@ -141,19 +141,16 @@ class ExportedModel:
             ThreadPoolExecutor(usable_cores()) as pool,
             show.step("predicting", len(listing), f"{self.settings['modality']}s") as advance,
         ):
-            for rows in _parts(len(listing)):
-                good = []
+            for rows in _parts(len(listing), BATCH * PASSES[self.settings["modality"]]):
+                good: dict[int, Any] = {}
                 for done in pool.map(attempt, rows):
                     if isinstance(done, Failure):
                         failures.append(done)
                     else:
-                        good.append(done)
-                if good:
-                    places = np.array([row for row, _, _ in good])
-                    for row, _, text in good:
-                        texts[row] = text
-                    outputs = run(collate([value for _, value, _ in good]), len(good))
-                    finite = np.isfinite(outputs).all(axis=1)
+                        row, good[row], texts[row] = done
+                for batch in batches(good):
+                    outputs = run(collate([good[row] for row in batch]), len(batch))
+                    places, finite = np.array(batch), np.isfinite(outputs).all(axis=1)
                     predictions.add(places[finite], outputs[finite])
                     failures += [Failure.of(ids[row].as_py(), uris[row].as_py(), NOT_FINITE) for row in places[~finite]]
                 advance(len(rows))
@@ -242,8 +239,8 @@ def _uncertainty(outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     return np.asarray(1 - outputs.max(axis=1).astype(np.float64))
 
 
-def _parts(count: int) -> Iterator[Sequence[int]]:
-    starts = range(0, count, BATCH)
+def _parts(count: int, size: int) -> Iterator[Sequence[int]]:
+    starts = range(0, count, size)
     return (range(start, stop) for start, stop in itertools.pairwise([*starts, count]))
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 FOLDER = Path(__file__).resolve().parent
 #: Exit code if some items failed.
 PARTLY_FAILED = 3
-#: Items in one pass of the model.
-BATCH = 16
+#: Items in one pass of the model, and passes for which items of a kind are prepared at once.
+BATCH, PASSES = 16, {"image": 1, "text": 64}
 #: Text that spreadsheet programs run as a formula, and text that is a number.
 FORMULA, NUMBER = re.compile(r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]."), re.compile(r"[+-]?[\d.,]+([eE][+-]?\d+)?$")
 
@@ -74,13 +74,17 @@ def predict(
 
     rows = []
     with ThreadPoolExecutor(threads) as pool:
-        for start in range(0, len(items), BATCH):
-            part = items[start : start + BATCH]
+        step = BATCH * PASSES[settings["modality"]]
+        for start in range(0, len(items), step):
+            part = items[start : start + step]
             prepared = list(pool.map(attempt, part))
-            good = [value for value in prepared if not isinstance(value, Exception)]
-            outputs = iter(model(collate(good)).astype(np.float64)) if good else iter(())
-            for item, value in zip(part, prepared, strict=True):
-                output = None if isinstance(value, Exception) else next(outputs)
+            good = {place: value for place, value in enumerate(prepared) if not isinstance(value, Exception)}
+            outputs: dict[int, NDArray[np.float64]] = {}
+            for places in batches(good):
+                values = model(collate([good[place] for place in places])).astype(np.float64)
+                outputs.update(zip(places, values, strict=True))
+            for place, item in enumerate(part):
+                output, value = outputs.get(place), prepared[place]
                 if output is None:
                     rows.append({**item, "error": f"{type(value).__name__}: {value}"})
                 elif not np.isfinite(output).all():
@@ -88,6 +92,15 @@ def predict(
                 else:
                     rows.append({**item, **row_of(output, settings)})
     return rows
+
+
+def batches(prepared: Mapping[int, Any]) -> Iterator[list[int]]:
+    """Yield the places of items in batches of similar length, as texts are padded to the longest of their batch.
+
+    Items are tokens and token types of texts, or pixels, whose first row is always as long.
+    """
+    ordered = sorted(prepared, key=lambda place: len(prepared[place][0]))
+    yield from (ordered[start : start + BATCH] for start in range(0, len(ordered), BATCH))
 
 
 def row_of(output: NDArray[np.float64], settings: Mapping[str, Any]) -> Item:
