@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 import time
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, overload
@@ -13,36 +12,29 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from embedpipe._utils.cache import keep_limit
-from embedpipe._utils.checksums import checksum_of_pieces
 from embedpipe._utils.option_names import option
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.options import ReloadOptions
 from embedpipe.backbones.spec import random_notes
-from embedpipe.errors import EmbedpipeError, TrainingDataError, UsageError
+from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.evaluation.comparison.cached_results import ResampleResult
 from embedpipe.evaluation.comparison.candidate_result import CandidateResult
 from embedpipe.evaluation.comparison.candidates import HeadCandidate, check_metric, make_candidates
 from embedpipe.evaluation.comparison.class_details import (
     add_class_details,
-    distances_to_training_rows,
     first_repeat,
     largest_errors,
 )
 from embedpipe.evaluation.comparison.class_names import text_head_maker
-from embedpipe.evaluation.comparison.measuring import measure_all, require_room
+from embedpipe.evaluation.comparison.measuring import measure_candidates, require_room
 from embedpipe.evaluation.comparison.options import EvaluateOptions
 from embedpipe.evaluation.comparison.result import Evaluation
 from embedpipe.evaluation.comparison.rows import EvaluationRows, open_stores, read_rows
 from embedpipe.evaluation.differences import count_repeats, differences, estimates
 from embedpipe.evaluation.metrics import METRICS, PredictedRows
 from embedpipe.evaluation.protocols.measure import ProtocolEvaluation, measure_protocol
-from embedpipe.heads.columns.table_columns import join_columns
-from embedpipe.heads.training.vectors import fits_memory, map_finite, read_finite, refuse_on_disk, why_too_large
 from embedpipe.heads.zero_shot.text_heads import is_text_head, refuse_names
-from embedpipe.neighbours.exact import row_blocks
-from embedpipe.splits.mapped_rows import MappedRows
 from embedpipe.splits.splits import Splits
 
 if TYPE_CHECKING:
@@ -153,7 +145,7 @@ def evaluate(
         refuse_names(chosen.classes, chosen.templates)
     check_metric(metric, rows.task, len(classes), candidates)
     require_room(len(candidates), rows.splits, len(classes), chosen.memory)
-    results, distances, failed = _measure(candidates, rows, y, len(classes), chosen.memory, show)
+    results, distances, failed = measure_candidates(candidates, rows, y, len(classes), chosen.memory, show)
     candidates = [candidate for candidate in candidates if candidate.name not in failed]
     if not candidates:
         raise TrainingDataError(next(f"{name} cannot be fitted on these rows: {why}" for name, why in failed.items()))
@@ -225,73 +217,6 @@ def _order(summaries: Sequence[CandidateResult], metric: str, higher_is_better: 
         )
     sign = -1 if higher_is_better else 1
     return sorted(range(len(summaries)), key=lambda i: sign * float(np.mean(summaries[i].metrics[metric])))
-
-
-def _measure(
-    candidates: Sequence[HeadCandidate],
-    rows: EvaluationRows,
-    y: npt.NDArray[Any],
-    n_classes: int,
-    memory: str | None,
-    progress: Progress,
-) -> tuple[list[list[ResampleResult]], dict[int, list[npt.NDArray[np.float64]]], dict[str, str]]:
-    """Measure all candidates, layer by layer, so that only one matrix of vectors is in memory.
-
-    Returns
-    -------
-    results : list of list of ResampleResult
-        Of each candidate that did not fail, one for each resample.
-    distances : dict
-        ``id`` of a layer -> `distances_to_training_rows`; empty lists for regression, and for mapped rows.
-    failed : dict
-        Name of a candidate -> error.
-    """
-    results: dict[int, list[ResampleResult]] = {}
-    failed: dict[str, str] = {}
-    distances: dict[int, list[npt.NDArray[np.float64]]] = {}
-    resamples = rows.splits.resamples
-    by_layer: dict[tuple[str, tuple[str, ...]], list[HeadCandidate]] = {}
-    for candidate in candidates:
-        by_layer.setdefault((candidate.layer.store.path, candidate.layer.names), []).append(candidate)
-    with progress.step("evaluating", len(candidates) * len(resamples), "fits") as advance:
-        for group in by_layer.values():
-            store = group[0].layer.store
-            shape = len(rows.ids), group[0].layer.dim
-            specs = group[0].layer.specs
-            X: npt.NDArray[np.float32] | MappedRows
-            if fits_memory(*shape, memory, bool(rows.columns)):
-                X = read_finite(store, specs, rows.ids)
-            else:
-                refuse_on_disk(rows.columns, shape)
-                reasons = {each.name: why_too_large("it", each.estimator, shape, memory, rows.task) for each in group}
-                failed |= {name: why for name, why in reasons.items() if why}
-                group = [each for each in group if not reasons[each.name]]
-                if not group:
-                    continue
-                X = map_finite(store, specs, rows.ids, memory)
-            # Not the store's version: copies of a store, and a repaired one, have other vectors in the same version.
-            key = checksum_of_pieces(block for _, block in row_blocks(X))
-            joined, joined_key = X, key
-            if rows.columns:
-                joined = join_columns(X[:], rows.values)
-                joined_key = f"{key} {checksum_of_pieces([rows.values])}"
-            layer_distances = distances_to_training_rows(X, rows) if rows.task == "classification" else []
-            for candidate in group:
-                distances[id(candidate.layer)] = layer_distances
-                with warnings.catch_warnings():
-                    # scikit-learn takes few rows per class for a mistake in the labels.
-                    warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")
-                    try:
-                        data = (joined, joined_key) if candidate.has_columns else (X, key)
-                        results[id(candidate)] = measure_all(
-                            candidate.estimator, *data, y, resamples, n_classes, store.table_id, advance
-                        )
-                    except (EmbedpipeError, OSError, MemoryError):  # nothing that the rows could change
-                        raise
-                    except Exception as error:  # an estimator may raise anything; the others are still measured
-                        failed[candidate.name] = f"{type(error).__name__}: {error}"
-    keep_limit()
-    return [results[id(candidate)] for candidate in candidates if id(candidate) in results], distances, failed
 
 
 def _notes_on_distances(distances: dict[int, list[npt.NDArray[np.float64]]], rows: EvaluationRows) -> list[str]:

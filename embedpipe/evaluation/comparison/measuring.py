@@ -1,10 +1,11 @@
-"""Fit one candidate on the training rows of a resample, and predict its test rows."""
+"""Fit candidates on the training rows of each resample, and predict its test rows."""
 
 from __future__ import annotations
 
 import contextlib
 import pickle
 import time
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,12 +15,13 @@ from joblib import Parallel, delayed
 from sklearn.base import clone, is_classifier
 
 from embedpipe._utils.blas_threads import SMALL, one_blas_thread, with_jobs
-from embedpipe._utils.cache import open_cache
+from embedpipe._utils.cache import keep_limit, open_cache
+from embedpipe._utils.checksums import checksum_of_pieces
 from embedpipe._utils.config import usable_cores
 from embedpipe._utils.machine.memory import memory_left, parse_size
 from embedpipe._utils.option_names import option
-from embedpipe._utils.progress import Advance
-from embedpipe.errors import UsageError
+from embedpipe._utils.progress import Advance, Progress
+from embedpipe.errors import EmbedpipeError, UsageError
 from embedpipe.estimators.auto import AutoClassifier
 from embedpipe.estimators.wrappers.base import fit_on
 from embedpipe.estimators.wrappers.calibration import calibrate_fitted
@@ -33,11 +35,97 @@ from embedpipe.evaluation.comparison.cached_results import (
     result_key,
     write_result,
 )
+from embedpipe.evaluation.comparison.candidates import HeadCandidate
+from embedpipe.evaluation.comparison.class_details import distances_to_training_rows
+from embedpipe.evaluation.comparison.rows import EvaluationRows
+from embedpipe.heads.columns.table_columns import join_columns
 from embedpipe.heads.fit import chosen_params
+from embedpipe.heads.training.vectors import fits_memory, map_finite, read_finite, refuse_on_disk, why_too_large
+from embedpipe.neighbours.exact import row_blocks
 from embedpipe.report.drawing.wording import size
 from embedpipe.splits.inner import take_rows
 from embedpipe.splits.mapped_rows import MappedRows
 from embedpipe.splits.splits import Resample, Splits
+
+
+def measure_candidates(
+    candidates: Sequence[HeadCandidate],
+    rows: EvaluationRows,
+    y: npt.NDArray[Any],
+    n_classes: int,
+    memory: str | None,
+    progress: Progress,
+    details: bool = True,
+) -> tuple[list[list[ResampleResult]], dict[int, list[npt.NDArray[np.float64]]], dict[str, str]]:
+    """Measure all candidates, layer by layer, so that only one matrix of vectors is in memory.
+
+    Parameters
+    ----------
+    candidates : sequence of HeadCandidate
+    rows : EvaluationRows
+    y, n_classes : array (n_samples,), int
+        As of `measure_all`.
+    memory : str, optional
+    progress : Progress
+    details : bool
+        Whether calibrated probabilities and distances are measured, too; calibrating takes as long as three more fits.
+
+    Returns
+    -------
+    results : list of list of ResampleResult
+        Of each candidate that did not fail, one for each resample.
+    distances : dict
+        ``id`` of a layer -> `distances_to_training_rows`; empty lists for regression, and for mapped rows.
+    failed : dict
+        Name of a candidate -> error.
+    """
+    results: dict[int, list[ResampleResult]] = {}
+    failed: dict[str, str] = {}
+    distances: dict[int, list[npt.NDArray[np.float64]]] = {}
+    resamples = rows.splits.resamples
+    by_layer: dict[tuple[str, tuple[str, ...]], list[HeadCandidate]] = {}
+    for candidate in candidates:
+        by_layer.setdefault((candidate.layer.store.path, candidate.layer.names), []).append(candidate)
+    with progress.step("evaluating", len(candidates) * len(resamples), "fits") as advance:
+        for group in by_layer.values():
+            store = group[0].layer.store
+            shape = len(rows.ids), group[0].layer.dim
+            specs = group[0].layer.specs
+            X: npt.NDArray[np.float32] | MappedRows
+            if fits_memory(*shape, memory, bool(rows.columns)):
+                X = read_finite(store, specs, rows.ids)
+            else:
+                refuse_on_disk(rows.columns, shape)
+                reasons = {each.name: why_too_large("it", each.estimator, shape, memory, rows.task) for each in group}
+                failed |= {name: why for name, why in reasons.items() if why}
+                group = [each for each in group if not reasons[each.name]]
+                if not group:
+                    continue
+                X = map_finite(store, specs, rows.ids, memory)
+            # Not the store's version: copies of a store, and a repaired one, have other vectors in the same version.
+            key = checksum_of_pieces(block for _, block in row_blocks(X))
+            joined, joined_key = X, key
+            if rows.columns:
+                joined = join_columns(X[:], rows.values)
+                joined_key = f"{key} {checksum_of_pieces([rows.values])}"
+            with_distances = details and rows.task == "classification"
+            layer_distances = distances_to_training_rows(X, rows) if with_distances else []
+            for candidate in group:
+                distances[id(candidate.layer)] = layer_distances
+                with warnings.catch_warnings():
+                    # scikit-learn takes few rows per class for a mistake in the labels.
+                    warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")
+                    try:
+                        data = (joined, joined_key) if candidate.has_columns else (X, key)
+                        results[id(candidate)] = measure_all(
+                            candidate.estimator, *data, y, resamples, n_classes, store.table_id, advance, details
+                        )
+                    except (EmbedpipeError, OSError, MemoryError):  # nothing that the rows could change
+                        raise
+                    except Exception as error:  # an estimator may raise anything; the others are still measured
+                        failed[candidate.name] = f"{type(error).__name__}: {error}"
+    keep_limit()
+    return [results[id(candidate)] for candidate in candidates if id(candidate) in results], distances, failed
 
 
 def measure_all(
@@ -49,6 +137,7 @@ def measure_all(
     n_classes: int,
     table_id: str,
     advance: Advance,
+    calibrated: bool = True,
 ) -> list[ResampleResult]:
     """Fit and measure an estimator on every resample, in parallel threads if copies of the rows are small.
 
@@ -65,6 +154,8 @@ def measure_all(
         0 for regression.
     table_id : str
         Of the store that holds the vectors.
+    calibrated : bool
+        Whether to measure calibrated probabilities of the first repeat of a classifier, too.
 
     Raises
     ------
@@ -81,10 +172,10 @@ def measure_all(
             f"functions of a module ({error.args[0]})"
         ) from error
     cores = usable_cores() if X.nbytes < SMALL else 1
-    first = resamples[0].seed
+    first, calibrates = resamples[0].seed, calibrated and n_classes > 0 and not isinstance(estimator, AutoClassifier)
 
     def measure(resample: Resample) -> ResampleResult:
-        calibrate = n_classes > 0 and resample.seed == first and not isinstance(estimator, AutoClassifier)
+        calibrate = calibrates and resample.seed == first
         unfitted = with_jobs(clone(estimator), 1 if cores > 1 else None)
         result = file = None
         if folder is not None:

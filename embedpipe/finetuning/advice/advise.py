@@ -147,7 +147,7 @@ def advise(
     with Progress(progress).step("reading rows and splitting them"):
         split = read_split_rows(first, label, split_options)
         held = hold_out_training_rows(split)
-    baselines = measure_frozen_baselines(stores, split, label, advise_options.min_gain, progress)
+    baselines = measure_frozen_baselines(stores, split, label, advise_options.min_gain, Progress(progress))
     notes = [*random_notes(store.spec for store in stores), *split.splits.notes, *baselines.notes]
     notes.append(f"{counted(len(split.test), 'test row')} not read: they are for the network of {option('act', True)}")
     labels, trainable = (len(part.train) + len(part.validation) for part in (split, held))

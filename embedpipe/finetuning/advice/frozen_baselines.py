@@ -9,16 +9,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import Normalizer
 
 from embedpipe._utils.messages.counting import counted
+from embedpipe._utils.progress import Progress
 from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.estimators.linear.logistic_regression import TunedLogisticRegression
 from embedpipe.estimators.wrappers.base import fit_on
-from embedpipe.evaluation import Evaluation, evaluate
-from embedpipe.evaluation.comparison.candidate_result import CandidateResult
+from embedpipe.evaluation.comparison.candidates import HeadCandidate, make_candidates
+from embedpipe.evaluation.comparison.measuring import measure_candidates
+from embedpipe.evaluation.comparison.options import EvaluateOptions
+from embedpipe.evaluation.comparison.rows import Layer, read_rows
 from embedpipe.evaluation.differences import differences, estimates
 from embedpipe.evaluation.metrics import PredictedRows
 from embedpipe.evaluation.shared_rows import shared_rows
@@ -45,7 +47,7 @@ class NormalizedLogreg(Pipeline):  # type: ignore[misc]
 
 
 def measure_frozen_baselines(
-    stores: Sequence[FeatureStore], split: SplitRows, label: str, margin: float, progress: bool | None
+    stores: Sequence[FeatureStore], split: SplitRows, label: str, margin: float, progress: Progress
 ) -> FrozenBaselines:
     """Compare heads on all layers of all stores by cross-validation on the training and validation rows.
 
@@ -59,7 +61,7 @@ def measure_frozen_baselines(
     label : str
     margin : float
         Half the width of the region of practical equivalence of the accuracy, as a fraction.
-    progress : bool, optional
+    progress : Progress
 
     Raises
     ------
@@ -72,21 +74,21 @@ def measure_frozen_baselines(
     y = split.classes[split.y[rows]]
     repeats = 1 if len(rows) >= MANY_ROWS else 2
     splits = make_splits(ids, y, task="classification", groups=groups, folds=FOLDS, repeats=repeats)
-    evaluation = evaluate(
-        list(stores),
-        heads=list(_heads().values()),
-        splits=splits,
-        label=label,
-        task="classification",
-        metric="accuracy",
-        layer=tuple(dict.fromkeys(name for store in stores for name in _layers(store))),
-        progress=progress,
-    )
-    notes += [
-        *splits.notes,
-        *(f"{_named(name)} could not be measured: {reason}" for name, reason in evaluation.failed.items()),
+    layers = tuple(dict.fromkeys(name for store in stores for name in _layers(store)))
+    read = read_rows(stores, EvaluateOptions(label=label, task="classification", layer=layers), splits)
+    candidates = make_candidates(read, list(_heads().values()), _no_names)
+    used = np.unique(np.concatenate([resample.test for resample in read.splits.resamples]))
+    classes = np.unique(read.y[used])
+    numbers = np.searchsorted(classes, read.y)  # meaningless for test rows, which are in no resample
+    results, _, failed = measure_candidates(candidates, read, numbers, len(classes), None, progress, details=False)
+    notes += [*splits.notes, *(f"{_named(name)} could not be measured: {why}" for name, why in failed.items())]
+    resamples = read.splits.resamples
+    correct = [
+        [result.predicted == numbers[resample.test] for result, resample in zip(each, resamples, strict=True)]
+        for each in results
     ]
-    return _compare(evaluation, splits, stores[0], margin, notes)
+    measured = [candidate for candidate in candidates if candidate.name not in failed]
+    return _compare(measured, correct, read.splits, stores[0], margin, notes)
 
 
 def refit_best(baselines: FrozenBaselines, stores: Sequence[FeatureStore], split: SplitRows) -> CorrectRows | None:
@@ -142,14 +144,23 @@ def _layers(store: FeatureStore) -> list[str]:
     return [*store.layers, "+".join(store.layers)] if len(store.layers) > 1 else list(store.layers)
 
 
+def _no_names(head: str, layer: Layer) -> Any:
+    """Refuse heads of class names, which are none of the baselines."""
+    raise AssertionError(f"{head} on {layer.names}")
+
+
 def _compare(
-    evaluation: Evaluation, splits: Splits, first: FeatureStore, margin: float, notes: list[str]
+    candidates: Sequence[HeadCandidate],
+    correct: Sequence[Sequence[npt.NDArray[np.bool_]]],
+    splits: Splits,
+    first: FeatureStore,
+    margin: float,
+    notes: list[str],
 ) -> FrozenBaselines:
-    """Compare all baselines with the reference."""
-    correct = _correct_by_resample(evaluation, splits)
-    order = sorted(range(len(correct)), key=lambda number: not _is_reference(evaluation.candidates[number], first))
-    candidates, correct = [evaluation.candidates[number] for number in order], [correct[number] for number in order]
-    if not _is_reference(candidates[0], first):
+    """Compare all baselines with the reference, by which test rows of each resample each has correct."""
+    order = sorted(range(len(correct)), key=lambda number: not _is_reference(candidates[number], first))
+    candidates, correct = [candidates[number] for number in order], [correct[number] for number in order]
+    if not candidates or not _is_reference(candidates[0], first):
         raise UsageError(f"{REFERENCE_HEAD} on {network_layer(first).name} could not be measured: {'; '.join(notes)}")
     accuracies = np.array([[rows.mean() for rows in resamples] for resamples in correct])  # (baselines, resamples)
     predictions = [[_as_predictions(rows) for rows in resamples] for resamples in correct]
@@ -157,22 +168,22 @@ def _compare(
     baselines = [
         FrozenBaseline(
             name=_named(candidate.name),
-            store=candidate.store,
-            backbone=candidate.backbone,
-            layers=list(candidate.layers),
+            store=candidate.layer.store.path,
+            backbone=candidate.layer.store.spec.title,
+            layers=list(candidate.layer.names),
             head=_named(candidate.head),
-            accuracy=candidate.estimates["accuracy"],
+            accuracy=_accuracy(rows, splits),
             difference=difference.estimate if difference else None,
             adjusted=difference.adjusted if difference else None,
             verdict=difference.verdict if difference else "reference",
         )
-        for candidate, difference in zip(candidates, compared, strict=True)
+        for candidate, rows, difference in zip(candidates, correct, compared, strict=True)
     ]
     return FrozenBaselines(
         baselines=sorted(baselines, key=lambda baseline: -baseline.accuracy.value),  # the reference first among equals
         reference=baselines[0],
         selected_accuracy=_selected_accuracy(correct, accuracies, splits),
-        rows=evaluation.rows,
+        rows=len(np.unique(np.concatenate([resample.test for resample in splits.resamples]))),
         n_repeats=len({resample.seed for resample in splits.resamples}),
         n_folds=FOLDS,
         grouped=splits.groups is not None,
@@ -180,17 +191,15 @@ def _compare(
     )
 
 
-def _is_reference(candidate: CandidateResult, first: FeatureStore) -> bool:
+def _is_reference(candidate: HeadCandidate, first: FeatureStore) -> bool:
     layers = (network_layer(first).name,)
-    return (candidate.store, candidate.layers, candidate.head) == (first.path, layers, REFERENCE_HEAD)
+    return (candidate.layer.store.path, candidate.layer.names, candidate.head) == (first.path, layers, REFERENCE_HEAD)
 
 
-def _correct_by_resample(evaluation: Evaluation, splits: Splits) -> list[list[npt.NDArray[np.bool_]]]:
-    """Return the correct test rows of each candidate and resample, in the order of the table of predictions."""
-    table = evaluation.predictions
-    correct = pc.equal(table["actual"], table["predicted"]).to_numpy()
-    ends = np.cumsum([len(resample.test) for resample in splits.resamples])[:-1]
-    return [np.split(rows, ends) for rows in np.split(correct, len(evaluation.candidates))]
+def _accuracy(correct: Sequence[npt.NDArray[np.bool_]], splits: Splits) -> Estimate:
+    """Return the mean accuracy over the resamples, with its interval."""
+    values = {"accuracy": [float(rows.mean()) for rows in correct]}
+    return estimates(values, splits, [_as_predictions(rows) for rows in correct])["accuracy"]
 
 
 def _as_predictions(correct: npt.NDArray[np.bool_]) -> PredictedRows:
@@ -208,5 +217,4 @@ def _selected_accuracy(
         others = seeds == seed
         others[number] = False
         selected.append(correct[int(accuracies[:, others].mean(axis=1).argmax())][number])
-    values = {"accuracy": [float(rows.mean()) for rows in selected]}
-    return estimates(values, splits, [_as_predictions(rows) for rows in selected])["accuracy"]
+    return _accuracy(selected, splits)

@@ -19,7 +19,7 @@ from embedpipe.store import FeatureStore
 
 #: Items of the short training that measures the speed: on a processor, where an item of a small batch takes as long as
 #: one of a large batch, and batches elsewhere.
-TIMED_ITEMS, TIMED_BATCHES = 32, 2
+TIMED_ITEMS, TIMED_BATCHES = 16, 2
 LEARNERS: tuple[Learner, Learner] = ("linear-probe", "lp-ft")
 #: Corruptions of the test images: one of each family, to keep a pilot short; `embedpipe.benchmark` has more.
 CORRUPTIONS = ("gaussian_noise", "defocus_blur", "fog", "jpeg_compression")
