@@ -18,7 +18,7 @@ kept if it is better on a fifth of the labels, as `embedpipe.finetune` does. Fol
 expected gain is above the cost. Beside it: always, never, and where c x the probe's error is above the cost.
 
 The same with a ledger: the forecast also knows some other pairs of the source, on other data sets, as `advise` knows
-the fine-tunings of its user.
+the fine-tunings of its user. Interval scores are those of the 80 % intervals, in points: the lower the better.
 
 Then `data/probe_and_finetuned.csv`: 44 pairs at 1, 10 and 100 % of the labels, none of them among those of
 the fit. Their gains at 1 and 10 % are a pilot, from which and from the probe at 100 % the gain there is forecast.
@@ -39,7 +39,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from common import make_parser, markdown_table, write_json
-from scipy.optimize import minimize
+from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit
 from sklearn.linear_model import Ridge
 
@@ -78,6 +78,7 @@ class Pair:
 
     source: str
     dataset: str
+    backbone: str
     setting: Setting
     tuned: float
     rows: int
@@ -110,7 +111,8 @@ def read_pairs() -> list[Pair]:
             source = "ImageNet-1k" if imagenet else "VTAB" if row["source"] in SHARED else row["source"]
             setting = Setting(float(row["probe"]) / 100, int(row["labels"]), int(row["classes"]), kind)
             rows = int(float(row["test_rows"] or UNKNOWN_ROWS))
-            pairs.append(Pair(source, row["dataset"], setting, float(row["tuned"]) / 100, rows))
+            tuned = float(row["tuned"]) / 100
+            pairs.append(Pair(source, row["dataset"], row["backbone"], setting, tuned, rows))
     return pairs
 
 
@@ -122,6 +124,9 @@ class Fit:
         self.y = np.array([pair.logit_gain for pair in pairs])
         self.noise = np.array([pair.variance for pair in pairs])
         sources = sorted({pair.source for pair in pairs})
+        data = np.array([f"{pair.source}\n{pair.dataset}" for pair in pairs])
+        cells = np.array([f"{pair.source}\n{pair.dataset}\n{pair.backbone}" for pair in pairs])
+        self.same_data, self.same_cell = (each[:, None] == each[None, :] for each in (data, cells))
         self.member = np.array([[pair.source == source for source in sources] for pair in pairs], float)
 
     def parts(self, theta: Floats) -> tuple[Floats, Floats, Floats]:
@@ -156,8 +161,26 @@ class Fit:
             log_variance=round(float(theta[0]), 4),
             slope=round(float(theta[1]), 4),
             source_variance=round(float(np.exp(theta[2] - theta[0])), 4),
+            backbone_share=round(self.backbone_share(theta, mean[:k]), 3),
             doublings=DOUBLINGS,
         )
+
+    def backbone_share(self, theta: Floats, coefficients: Floats) -> float:
+        """Return the share of the errors' variance by which backbones differ on the same data, by the likelihood.
+
+        The coefficients and the other variances stay: fitted together, the effects of data sets take the place of those
+        of sources, and unknown sources are forecast worse.
+        """
+        log_variance, slope, log_source = theta
+        scale = np.exp((log_variance + slope * self.X[:, 1]) / 2)
+        source, errors = np.exp(log_source - log_variance) * self.member @ self.member.T, self.y - self.X @ coefficients
+
+        def loss(share: float) -> float:
+            shared = source + (1 - share) * self.same_data + share * self.same_cell
+            factor = np.linalg.cholesky(np.outer(scale, scale) * shared + np.diag(self.noise))
+            return float((np.linalg.solve(factor, errors) ** 2).sum() / 2 + np.log(np.diag(factor)).sum())
+
+        return float(minimize_scalar(loss, bounds=(0, 1), method="bounded", options={"xatol": 0.01}).x)
 
 
 #: See `gain_model.GainModel.doublings`: by the sweeps of labels that `measure_sweeps` prints.
@@ -227,7 +250,8 @@ def measure_left_out(pairs: list[Pair]) -> dict[str, Any]:
 
 def remembered(pair: Pair) -> Observed:
     """Return a pair as a row of the ledger."""
-    return observe(pair.setting, pair.tuned, expected_variance(1, pair.rows), pair.rows, pair.dataset)
+    variance = expected_variance(1, pair.rows)
+    return observe(pair.setting, pair.tuned, variance, pair.rows, pair.dataset, pair.backbone)
 
 
 def measure_ledgers(pairs: list[Pair], sources: npt.NDArray[Any], forecasts: dict[int, list[Any]]) -> None:
@@ -236,7 +260,8 @@ def measure_ledgers(pairs: list[Pair], sources: npt.NDArray[Any], forecasts: dic
     kept = np.array([counts[name] > 1 for name in sources])
     gains = np.array([pair.gain for pair in pairs])
     weight = np.array([1 / (sources == name).sum() for name in sources]) * kept
-    rows = [["rows of the ledger", "mean absolute error, balanced", "pooled", "Brier score, balanced", "pooled"]]
+    rows = [["rows of the ledger", "mean absolute error, balanced", "pooled", "interval score, balanced", "pooled"]]
+    rows[0] += ["Brier score, balanced", "pooled"]
     rows[0] += ["decided", "of these right", "in the 80 % interval"]
     for size, each in forecasts.items():
         error = np.abs(np.array([forecast.gain.value for forecast in each]) - gains) * 100
@@ -245,12 +270,29 @@ def measure_ledgers(pairs: list[Pair], sources: npt.NDArray[Any], forecasts: dic
         decided = kept & ((chance >= 0.9) | (chance <= 0.1))
         right = decided & ((chance >= 0.5) == (gains > MIN_GAIN))
         inside = np.array([f.gain.low <= gain <= f.gain.high for f, gain in zip(each, gains, strict=True)])
-        means = [np.average(values, weights=by) for values in (error, brier) for by in (weight, kept)]
-        figures = [f"{value:.{digits}f}" for value, digits in zip(means, (2, 2, 4, 4), strict=True)]
+        scores = np.array([100 * interval_score(f, gain) for f, gain in zip(each, gains, strict=True)])
+        means = [np.average(values, weights=by) for values in (error, scores, brier) for by in (weight, kept)]
+        figures = [f"{value:.{digits}f}" for value, digits in zip(means, (2, 2, 1, 1, 4, 4), strict=True)]
         rows.append(
             [str(size), *figures, f"{decided.sum()} of {kept.sum()}", str(right.sum()), f"{inside[kept].mean():.0%}"]
         )
     print(markdown_table(rows) + "\n")
+    briers = {
+        size: (np.array([f.probability for f in each]) - (gains > MIN_GAIN)) ** 2 for size, each in forecasts.items()
+    }
+    _, data = np.unique([f"{pair.source}\n{pair.dataset}" for pair in pairs], return_inverse=True)
+    rng = np.random.default_rng(0)
+    for size in LEDGERS:
+        difference = briers[size] - briers[0]
+        sums, counts = (np.bincount(data[kept], values[kept]) for values in (difference, np.ones(len(pairs))))
+        sums, counts = sums[counts > 0], counts[counts > 0]
+        draws = rng.integers(len(sums), size=(2000, len(sums)))
+        low, high = np.quantile(sums[draws].sum(axis=1) / counts[draws].sum(axis=1), (0.025, 0.975))
+        mean = sums.sum() / counts.sum()
+        print(
+            f"{size} rows, Brier score less that without: {mean:+.4f} ({low:+.4f} to {high:+.4f}, data sets drawn anew)"
+        )
+    print()
 
 
 def measure_regret(
@@ -276,6 +318,12 @@ def measure_regret(
     rows += [[name, *(f"{value:.2f}" for value in values)] for name, values in regret.items()]
     print(markdown_table(rows) + "\n")
     return regret
+
+
+def interval_score(forecast: Forecast, gain: float) -> float:
+    """Return the width of the 80 % interval, and ten times what the gain is outside of it (Winkler, 1972)."""
+    low, high = forecast.gain.low, forecast.gain.high
+    return high - low + 10 * max(low - gain, gain - high, 0.0)
 
 
 def simple_forecasts(pairs: list[Pair], sources: npt.NDArray[Any]) -> dict[str, Floats]:
@@ -381,9 +429,8 @@ def _sweep_pair(row: dict[str, str]) -> Pair:
     size, classes = SIZES["UCI HAR" if "UCI HAR" in row["source"] else row["dataset"]]
     kind = "cnn-sup" if row["backbone"].endswith("ImageNet") else None
     setting = Setting(float(row["probe"]) / 100, size * int(row["labels"]) // 100, classes, kind)
-    return Pair(
-        row["source"], row["dataset"], setting, float(row["tuned"]) / 100, int(row["test_rows"] or UNKNOWN_ROWS)
-    )
+    rows, tuned = int(row["test_rows"] or UNKNOWN_ROWS), float(row["tuned"]) / 100
+    return Pair(row["source"], row["dataset"], row["backbone"], setting, tuned, rows)
 
 
 def main() -> None:

@@ -23,7 +23,9 @@ point. Trainings keep the network or the probe by their validation rows, as `fin
 The time of the pilot counts. Beside it: never, and where c x the probe's error exceeds the cost, with the c that fits
 the published pairs best.
 
-*Ledger*: the same forecasts where `advise` remembers the full runs on the other data, as its ledger does.
+*Ledger*: the same forecasts where `advise` remembers the full runs on the other data, as its ledger does. They are of
+the gain as it is measured, with the error of so few test rows and draws, and the interval score is that of the 80 %
+intervals.
 """
 
 from __future__ import annotations
@@ -37,11 +39,11 @@ from typing import Any
 
 import numpy as np
 from common import make_parser, markdown_table, points, write_json
-from gain_forecast import read_pairs
+from gain_forecast import interval_score, read_pairs
 
 import embedpipe
 from embedpipe.finetuning.advice.experiments import Evidence
-from embedpipe.finetuning.advice.forecasting.forecast import Forecast
+from embedpipe.finetuning.advice.forecasting.forecast import Forecast, forecast_gain
 from embedpipe.finetuning.advice.forecasting.gain_model import Observed, Setting
 from embedpipe.finetuning.advice.forecasting.measurement import expected_variance, observe
 from embedpipe.finetuning.advice.forecasting.pretraining import pretraining_of
@@ -106,11 +108,17 @@ class MeasuredCell:
         """Return the forecast that knows some runs, and some on other data."""
         return Evidence(self.setting, list(runs), self.test_rows, MIN_GAIN, ledger=list(ledger)).forecast()
 
+    def forecast_measured(self, runs: Sequence[PilotRun], ledger: Sequence[Observed] = ()) -> Forecast:
+        """Return the forecast of the gain as it is measured, on so many test rows and draws of labels."""
+        observed = Evidence(self.setting, list(runs), self.test_rows, MIN_GAIN, ledger=list(ledger)).observed
+        error = self.remembered().variance
+        return forecast_gain(self.setting, observed, min_gain=MIN_GAIN, measurement_variance=error)
+
     def remembered(self) -> Observed:
         """Return the full runs as the ledger keeps them."""
         network = float(np.mean([run.finetuned for run in self.full]))
         variance = expected_variance(len(self.full), self.test_rows)
-        return observe(self.setting, network, variance, self.test_rows, self.data)
+        return observe(self.setting, network, variance, self.test_rows, self.data, self.backbone)
 
     def proved(self) -> str:
         """Return the decision of the strict rule on the pilot."""
@@ -272,13 +280,14 @@ def measure_ledger(cells: Sequence[MeasuredCell]) -> list[dict[str, Any]]:
     results = []
     for with_pilot in (False, True):
         for with_ledger in (False, True):
-            errors, scores, decided, right = [], [], 0, 0
+            errors, scores, intervals, decided, right = [], [], [], 0, 0
             for cell in cells:
                 known = [other.remembered() for other in cells if other.data != cell.data] if with_ledger else []
-                forecast = cell.forecast(cell.pilot if with_pilot else [], known)
+                forecast = cell.forecast_measured(cell.pilot if with_pilot else [], known)
                 gain, gains = cell.realised.value, cell.realised.value > MIN_GAIN
                 errors.append(100 * abs(forecast.gain.value - gain))
                 scores.append((forecast.probability - gains) ** 2)
+                intervals.append(100 * interval_score(forecast, gain))
                 decided += (decides := forecast.recommendation != "find out first")
                 right += decides and (forecast.recommendation == "fine-tune") == gains
             results.append(
@@ -287,14 +296,17 @@ def measure_ledger(cells: Sequence[MeasuredCell]) -> list[dict[str, Any]]:
                     "ledger": with_ledger,
                     "error": float(np.mean(errors)),
                     "brier": float(np.mean(scores)),
+                    "interval": float(np.mean(intervals)),
                     "decided": decided,
                     "right": right,
                 }
             )
-    rows = [["pilot", "ledger", "mean absolute error, points", "Brier score", "decided", "right"]]
+    rows = [["pilot", "ledger", "mean absolute error, points", "interval score, points", "Brier score"]]
+    rows[0] += ["decided", "right"]
     for each in results:
         words = ["yes" if each[name] else "no" for name in ("pilot", "ledger")]
-        rows.append([*words, f"{each['error']:.2f}", f"{each['brier']:.3f}", str(each["decided"]), str(each["right"])])
+        figures = [f"{each['error']:.2f}", f"{each['interval']:.1f}", f"{each['brier']:.3f}"]
+        rows.append([*words, *figures, str(each["decided"]), str(each["right"])])
     print(f"\n{markdown_table(rows)}")
     return results
 

@@ -92,8 +92,21 @@ def test_forecast_moves_towards_what_other_data_of_the_user_gained() -> None:
     assert less.gain.value < before.gain.value < more.gain.value
     width = more.gain.high - more.gain.low
     assert width < before.gain.high - before.gain.low
-    own = forecast_gain(target, [replace(each, data="") for each in high])
+    own = forecast_gain(target, [replace(each, data="", backbone="") for each in high])
     assert own.gain.high - own.gain.low < width  # runs on the same data say more
+
+
+def test_rows_of_one_data_set_count_little_more_than_one() -> None:
+    target = Setting(0.8, 1000, 10, "cnn-sup")
+    several = [row(str(number), network=0.95).observed() for number in range(6)]
+    backbones = [replace(each, data="photos", backbone=f"timm/net{number}") for number, each in enumerate(several)]
+    again = [replace(each, data="photos") for each in several]
+    widths = {}
+    for name, known in (("one", several[:1]), ("again", again), ("backbones", backbones), ("data", several)):
+        gain = forecast_gain(target, known).gain
+        widths[name] = gain.high - gain.low
+    assert widths["data"] < widths["backbones"] < widths["again"] < widths["one"]
+    assert widths["one"] - widths["backbones"] < 0.6 * (widths["one"] - widths["data"])
 
 
 def test_ledger_without_a_cache_is_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

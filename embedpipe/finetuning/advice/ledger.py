@@ -88,7 +88,7 @@ class LedgerRow:
         """Return the row as an observation for the forecast."""
         setting = Setting(self.probe, self.labels, self.classes, self.pretraining or None)
         variance = expected_variance(self.seeds, self.test_rows)
-        return observe(setting, self.network, variance, self.test_rows, self.data)
+        return observe(setting, self.network, variance, self.test_rows, self.data, self.backbone)
 
 
 TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}

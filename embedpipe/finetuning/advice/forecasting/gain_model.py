@@ -46,13 +46,15 @@ class Setting:
 class Observed:
     """A measured gain on the logit scale, with the variance of its error.
 
-    ``data`` names other data of the same user; it is empty for the data whose gain is forecast.
+    ``data`` and ``backbone`` name other data of the same user and what was fine-tuned on them; they are empty for what
+    is forecast.
     """
 
     setting: Setting
     logit_gain: float
     variance: float
     data: str = ""
+    backbone: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,8 @@ def features(settings: Sequence[Setting]) -> Floats:
 class GainModel:
     """The logit of the network's accuracy less that of the probe's, as a linear function of `features` and an error.
 
-    The error is what one data set and backbone have in common at all numbers of labels, with a part that changes with
-    each doubling of the labels. Its spread depends on the probe's accuracy.
+    The error has a part of the source, one of the data set, and one of the backbone on this data set, all of which
+    change slowly with each doubling of the labels. Its spread depends on the probe's accuracy.
 
     Attributes
     ----------
@@ -99,9 +101,11 @@ class GainModel:
     covariance : tuple of tuple of float
         Their posterior covariance.
     log_variance, slope : float
-        The variance of the error is ``exp(log_variance + slope * logit(accuracy))``.
+        The variance of the parts of data set and backbone is ``exp(log_variance + slope * logit(accuracy))``.
     source_variance : float
-        As a share of that: what the rows of one source have in common. A new data set is a new source.
+        That of the part of the source, as a share of it. A user is a new source.
+    backbone_share : float
+        The part of the backbone, as a share of it: by so much of the variance, backbones differ on the same data.
     doublings : float
         The correlation of the errors at two numbers of labels is ``exp(-(d / doublings)^2 / 2)`` for ``d``
         doublings: the gain changes smoothly with the labels.
@@ -112,13 +116,14 @@ class GainModel:
     log_variance: float
     slope: float
     source_variance: float
+    backbone_share: float
     doublings: float
 
     def predict(self, target: Setting, observed: Sequence[Observed] = ()) -> Normal:
         """Return the distribution of the gain in ``target``, given gains that were measured.
 
         Those of the same data have their error in common with it. Those of other data of this user have in common what
-        the rows of a published source have.
+        the rows of a published source have; several of the same data count little more than one.
         """
         settings = [target, *(each.setting for each in observed)]
         X = features(settings)
@@ -126,8 +131,9 @@ class GainModel:
         steps = np.log2([setting.labels for setting in settings])
         correlation = np.exp(-(((steps[:, None] - steps[None, :]) / self.doublings) ** 2) / 2)
         covariance = X @ np.array(self.covariance) @ X.T
-        data = np.array(["", *(each.data for each in observed)])
-        shared = self.source_variance + (data[:, None] == data[None, :])
+        same_data = _equal(["", *(each.data for each in observed)])
+        same_backbone = same_data & _equal(["", *(each.backbone for each in observed)])
+        shared = self.source_variance + (1 - self.backbone_share) * same_data + self.backbone_share * same_backbone
         covariance += np.outer(scale, scale) * shared * correlation
         means = X @ np.array(self.coefficients)
         if not observed:
@@ -137,6 +143,11 @@ class GainModel:
         errors = np.array([each.logit_gain for each in observed]) - means[1:]
         variance = covariance[0, 0] - weights @ covariance[1:, 0]
         return Normal(float(means[0] + weights @ errors), float(np.sqrt(max(variance, 1e-9))))
+
+
+def _equal(names: Sequence[str]) -> npt.NDArray[np.bool_]:
+    array = np.array(names)
+    return np.asarray(array[:, None] == array[None, :])
 
 
 @functools.cache

@@ -17,7 +17,9 @@ def expected_variance(seeds: int, test_rows: int) -> float:
     return EXPECTED_SPREAD**2 / seeds + EXPECTED_DISAGREEMENT / test_rows
 
 
-def observe(probe: Setting, network: float, variance: float, test_rows: int, data: str = "") -> Observed:
+def observe(
+    probe: Setting, network: float, variance: float, test_rows: int, data: str = "", backbone: str = ""
+) -> Observed:
     """Return the gain of a network over a probe on the logit scale.
 
     Parameters
@@ -29,10 +31,10 @@ def observe(probe: Setting, network: float, variance: float, test_rows: int, dat
         That of the difference of the accuracies.
     test_rows : int
         A share of so many rows has no logit at 0 and 1: half a row is kept from both.
-    data : str
+    data, backbone : str
         See `Observed`.
     """
     edge = max(LEAST, 0.5 / test_rows)
     kept = float(np.clip(network, edge, 1 - edge))
     gain = float(logit(kept) - logit(np.clip(probe.accuracy, edge, 1 - edge)))
-    return Observed(probe, gain, variance / (kept * (1 - kept)) ** 2, data)
+    return Observed(probe, gain, variance / (kept * (1 - kept)) ** 2, data, backbone)
