@@ -135,6 +135,14 @@ def test_odd_names_and_numbers_for_labels(make_store: Callable[..., Any], tmp_pa
     assert has_colour(price, GREY)
 
 
+def test_wide_names_end_inside_the_picture(tmp_path: Path) -> None:
+    labels = ["=MÜLL & WWWWWWWWWW", "short"] * 6
+    store = stored.make_store(tmp_path / "s", np.random.default_rng(0).normal(size=(12, 4)), label=labels)
+    with Image.open(embedpipe.map(store, tmp_path / "map.png", progress=False)) as picture:
+        edge = np.asarray(picture.convert("RGB"))[:, -8:]
+    assert len(np.unique(edge.reshape(-1, 3), axis=0)) == 1
+
+
 def test_bad_arguments_are_refused(make_store: Callable[..., Any], tmp_path: Path) -> None:
     store = make_store(3)
     to = tmp_path / "map.png"

@@ -33,8 +33,8 @@ Points = npt.NDArray[np.float64]
 #: Pixels: the whole width; the panel's left edge, width, least and largest height; room above and below it.
 WIDTH, LEFT, PANEL_WIDTH, LEAST, MOST, ABOVE, BELOW = 1600, 40, 1270, 560, 1010, 130, 120
 MARGIN = 90
-#: Pixels of the legend: of its heading, of an entry.
-HEADING, ENTRY = 60, 30
+#: Pixels of the legend: of its heading, of an entry, of the mark before a name, right of the names; its font size.
+HEADING, ENTRY, KEY, RIGHT, LEGEND_SIZE = 60, 30, 42, 14, 12
 OPACITY = 0.8  # of the points
 #: Font size of class names and of texts, in points; pixels and lines of a text; the most texts that are written.
 NAME_SIZE, TEXT_SIZE, TEXT_BOX, TEXT_LINES, MAX_TEXTS = 14, 9.5, (172, 42), 2, 40
@@ -194,10 +194,12 @@ def _draw_legend(figure: Figure, data: MapData) -> None:
         figure.text(x, top, title, va="top", **heading)
         top -= 27 / whole
     marker = partial(Line2D, [], [], linestyle="", markersize=11, markeredgecolor="white")
-    keys = [
-        (marker(marker=entry.marker, color=entry.colour), f"{_short(entry.name)}  ({entry.count:,})")
-        for entry in colouring.legend
-    ]
+    room = WIDTH - RIGHT - WIDTH * x - KEY
+    keys = []
+    for entry in colouring.legend:
+        count = f"  ({entry.count:,})"
+        name = fit_text(entry.name, room - text_width(count, LEGEND_SIZE), LEGEND_SIZE)
+        keys.append((marker(marker=entry.marker, color=entry.colour), name + count))
     if data.doubts:
         ring = marker(marker="o", fillstyle="none", markeredgecolor=INK, markeredgewidth=1.8)
         keys.append((ring, f"likely wrong label  ({len(data.doubts):,})"))
@@ -208,7 +210,7 @@ def _draw_legend(figure: Figure, data: MapData) -> None:
             loc="upper left",
             bbox_to_anchor=(x - 0.008, top + 5 / whole),
             frameon=False,
-            fontsize=12,
+            fontsize=LEGEND_SIZE,
             labelcolor=INK,
             labelspacing=0.75,
             handletextpad=0.3,
