@@ -82,7 +82,9 @@ class Progress:
         Without ``total`` the length of the step is not known: its name is shown, and what is counted, if anything is.
         """
         detail = detail if self.detail else None
-        if self.log:
+        if total == 0:
+            yield uncounted
+        elif self.log:
             with self._events(StepCount(name, total, unit)) as advance:
                 yield advance
         elif self.cell:

@@ -6,6 +6,7 @@ import statistics
 from typing import Any
 
 from embedpipe._utils.notebook.html_tables import html_table
+from embedpipe.report.drawing.wording import metric_value
 
 
 def head_html(head: Any) -> str:
@@ -23,8 +24,8 @@ def head_html(head: Any) -> str:
     ]
     for name, values in report.metrics.items():
         baseline = report.baseline.get(name)
-        beside = f" (baseline {statistics.fmean(baseline):.3f})" if baseline else ""
-        rows.append((name.replace("_", " "), f"{statistics.fmean(values):.3f}{beside}"))
+        beside = f" (baseline {metric_value(statistics.fmean(baseline), name)})" if baseline else ""
+        rows.append((name.replace("_", " "), f"{metric_value(statistics.fmean(values), name)}{beside}"))
     if report.chosen:
         rows.append(("chosen", ", ".join(f"{name} = {value}" for name, value in report.chosen.items())))
     return html_table(f"Head {head.name}", rows)

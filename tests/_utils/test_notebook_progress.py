@@ -72,7 +72,7 @@ def test_a_step_of_unknown_length_leaves_the_line_of_the_step_before(shell: Any)
         assert output["text/plain"].startswith("comparing, ")
         assert "<progress style=" in output["text/html"]
     (output,) = shown(shell)
-    assert output["text/plain"].startswith("fitting: 1 of 1 fits in ")
+    assert output["text/plain"].startswith("fitting: 1 of 1 fit in ")
 
 
 def test_a_failed_step_says_how_far_it_came(shell: Any) -> None:

@@ -99,6 +99,11 @@ def test_time_left_is_the_rest_at_the_rate_so_far(monkeypatch: pytest.MonkeyPatc
     assert count.now() == "fitting: 20 of 50 fits, 2.0 fits/s, 15 s left; slow disk"
 
 
+def test_one_thing_is_counted_as_one() -> None:
+    for total, unit, words in ((1, "items", "1 item"), (1, "batches", "1 batch"), (2, "runs", "2 runs")):
+        assert StepCount("step", total, unit).ended().startswith(f"step: 0 of {words} in")
+
+
 def test_durations() -> None:
     texts = [duration(seconds) for seconds in (3.21, 45.2, 125, 3780)]
     assert texts == ["3.2 s", "45 s", "2 min 05 s", "1 h 03 min"]

@@ -10,6 +10,7 @@ from page import Page
 from stored import clusters, make_store
 
 from embedpipe import Head, fit
+from embedpipe.statistics.percentages import percent
 
 
 @pytest.fixture
@@ -45,6 +46,6 @@ def test_html_shows_metrics_beside_the_baseline(head: Head, tmp_path: Path) -> N
     (tmp_path / "head.html").write_text(head._repr_html_())
     page = Page(tmp_path / "head.html")
     accuracy, baseline = (np.mean(part["accuracy"]) for part in (head.report.metrics, head.report.baseline))
-    assert f"{accuracy:.3f} (baseline {baseline:.3f})" in page.words
+    assert f"{percent(accuracy)} (baseline {percent(baseline)})" in page.words
     for text in ("Head lda", "5-fold cross-validation", "features (8 values)", "<cat>, dog, owl", "60 rows of"):
         assert text in page.words

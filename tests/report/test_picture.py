@@ -17,5 +17,9 @@ def test_picture_shows_itself_and_stands_for_its_path(tmp_path: Path) -> None:
     with Image.open(drawn) as opened:
         assert opened.format == "PNG"
     assert drawn._repr_png_() == drawn.path.read_bytes()
+    assert drawn._repr_html_() is None
     drawn.path.unlink()
     assert drawn._repr_png_() is None
+    assert Picture(Path("a&b/map.html"))._repr_html_() == (
+        '<a href="a&amp;b/map.html" target="_blank" rel="noreferrer">a&amp;b/map.html</a>'
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -61,7 +62,8 @@ class StepCount:
     def _counted(self) -> str:
         if self._total is None:
             return f"{self._name}: {self.done:,} {self._unit}" if self.done else self._name
-        return f"{self._name}: {self.done:,} of {self._total:,} {self._unit}"
+        unit = re.sub(r"(?<=ch)es$|s$", "", self._unit) if self._total == 1 else self._unit
+        return f"{self._name}: {self.done:,} of {self._total:,} {unit}"
 
 
 def speed(rate: float, unit: str) -> str:

@@ -9,6 +9,13 @@ from typing import TYPE_CHECKING
 from embedpipe._utils.notebook.html_tables import html_records
 from embedpipe.evaluation.comparison.evaluation_data import EvaluationData
 from embedpipe.evaluation.saving import save_results
+from embedpipe.report.drawing.wording import (
+    difference_unit,
+    metric_difference,
+    metric_interval,
+    metric_name,
+    metric_value,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -165,16 +172,18 @@ class Evaluation(EvaluationData):
 
     def _repr_html_(self) -> str:
         title = f"Evaluation of {self.label!r}: {self.rows:,} rows, {self.resampling}"
-        names = ("candidate", self.metric, "difference", "verdict", "fit (s)")
+        unit = difference_unit(self.metric)
+        names = ("candidate", metric_name(self.metric), f"difference ({unit})", "verdict", "fit (s)")
         shown = [
             (
                 each.name,
-                each.estimates[self.metric],
-                f"{each.difference.estimate.value:+.4f}" if each.difference else "",
+                metric_value(at.value, self.metric) + f" ({metric_interval(at.low, at.high, self.metric, at.value)})",
+                metric_difference(each.difference.estimate.value, self.metric) if each.difference else "",
                 each.verdict,
                 f"{each.fit_seconds:.2f}",
             )
             for each in self.candidates
+            for at in [each.estimates[self.metric]]
         ]
         failed = [(name, "", "", f"failed: {reason}", "") for name, reason in self.failed.items()]
         return html_records(title, [dict(zip(names, row, strict=True)) for row in [*shown, *failed]])

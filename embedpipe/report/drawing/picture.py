@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 
 
 @dataclass(frozen=True)
 class Picture:
-    r"""A PNG file or a page on disk. A notebook shows a PNG file; `open`, Pillow and `os` take it as a path.
+    r"""A PNG file or a page on disk. A notebook shows the file, or a link to the page.
+
+    `open`, Pillow and `os` take it as a path.
 
     Attributes
     ----------
@@ -32,6 +35,11 @@ class Picture:
 
     def __str__(self) -> str:
         return str(self.path)
+
+    def _repr_html_(self) -> str | None:
+        if self.path.suffix.lower() == ".png":
+            return None
+        return f'<a href="{escape(self.path.as_posix())}" target="_blank" rel="noreferrer">{escape(str(self.path))}</a>'
 
     def _repr_png_(self) -> bytes | None:
         if self.path.suffix.lower() != ".png":
