@@ -32,7 +32,7 @@ ODD = [
 ]
 #: The most that a test with a browser takes.
 SECONDS = 120.0
-VOID = {"meta", "link", "img", "br"}
+VOID = {"meta", "link", "img", "br", "wbr"}
 
 
 class Page(HTMLParser):

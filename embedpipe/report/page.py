@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from functools import cache
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from embedpipe._utils.atomic import whole_file
 from embedpipe._utils.folder_kinds import check_file
@@ -66,7 +68,13 @@ def _environment() -> Environment:
         "sign": lambda verdict: VERDICT_LOOKS[verdict][2],
         "tally": _tally,
     }
+    environment.filters["breakable"] = _breakable
     return environment
+
+
+def _breakable(name: str) -> Markup:
+    """Return a name such as ``timm/resnet50_clip`` that may be continued on the next line after its signs."""
+    return Markup(re.sub(r"([/_]+)", r"\1<wbr>", str(escape(visible(name)))))
 
 
 def _tally(values: list[Any]) -> str:

@@ -176,6 +176,8 @@ def test_pages_of_protocols_are_well_formed(store: FeatureStore, tmp_path: Path)
     page = evaluate(store, protocol="dino-knn", folds=2, progress=False).to_html(tmp_path / "page.html")
     words = Page(page).words
     assert "Reported k 20" in words
+    assert "Method weighted vote of the k nearest neighbours" in words
+    assert "Published in Caron et al." in words
     assert "Fold k Top-1 accuracy 1 10 80.0 %" in words.replace("\xa0", " ")
 
 

@@ -155,7 +155,9 @@ class ProtocolEvaluation:
             Section(f"Layer {record['layer']} of {record['backbone']}", *detail_table(layer.results))
             for record, layer in zip(self.records(), self.layers, strict=True)
         ]
-        facts = [("Resampling", self.resampling), ("Test rows", f"{self.test_rows:,}")]
+        protocol = find_protocol(self.protocol.partition("/")[0])
+        facts = [("Method", protocol.description), ("Published in", protocol.citation)]
+        facts += [("Resampling", self.resampling), ("Test rows", f"{self.test_rows:,}")]
         facts += settings_table(self.layers[0].results[0].settings)
         facts += [("Left out", f"{counted(count, 'row')} {reason}") for reason, count in self.left_out.items()]
         table = self._table()
