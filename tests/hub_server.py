@@ -33,6 +33,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     gated: set[str]
     tokens: set[str]
     blobs: dict[str, bytes]
+    storage: list[str]
 
     def do_HEAD(self) -> None:
         self._answer()
@@ -65,6 +66,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if is_api and parts[4:5] == ["tree"]:
             rows = [{"type": "file", "path": n, "size": f.stat().st_size, "oid": _oid(f)} for n, f in files.items()]
             return self._send(json.dumps(rows).encode(), {"Content-Type": "application/json"})
+        if is_api and parts[4:5] and parts[4].startswith("xet-"):
+            return self._send(b"{}", {"X-Xet-Cas-Url": self.storage[0]} if self.storage else {})
         if is_api:
             info = {"id": name, "sha": commit, "siblings": [{"rfilename": file} for file in files]}
             return self._send(json.dumps(info).encode(), {"Content-Type": "application/json"})
@@ -173,12 +176,14 @@ def _oid(file: Path) -> str:
 class Hub:
     """The server's address, what was asked of it, the names of gated repositories, and tokens that may write.
 
-    Without tokens, everybody may.
+    Without tokens, everybody may. ``storage`` is the address of the storage of xet, if there is one.
     """
 
-    def __init__(self, root: Path, port: int, requests: list[str], gated: set[str], tokens: set[str]) -> None:
+    def __init__(
+        self, root: Path, port: int, requests: list[str], gated: set[str], tokens: set[str], storage: list[str]
+    ) -> None:
         self.root, self.address = root, f"http://127.0.0.1:{port}"
-        self.requests, self.gated, self.tokens = requests, gated, tokens
+        self.requests, self.gated, self.tokens, self.storage = requests, gated, tokens, storage
 
 
 @contextmanager
@@ -187,13 +192,16 @@ def serve_hub(root: Path) -> Iterator[Hub]:
     requests: list[str] = []
     gated: set[str] = set()
     tokens: set[str] = set()
-    shared = {"root": root, "requests": requests, "gated": gated, "tokens": tokens, "blobs": {}}
+    storage: list[str] = []
+    shared = {
+        "root": root, "requests": requests, "gated": gated, "tokens": tokens, "blobs": {}, "storage": storage,
+    }  # fmt: skip
     handler = type("Handler", (_Handler,), shared)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
-        yield Hub(root, server.server_port, requests, gated, tokens)
+        yield Hub(root, server.server_port, requests, gated, tokens, storage)
     finally:
         server.shutdown()
         thread.join()

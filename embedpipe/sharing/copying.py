@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,7 +28,12 @@ _PUBLIC = re.compile(r"(https?|s3|gs|gcs|abfss?|az|hf)://", re.IGNORECASE)
 
 
 def copy_store(
-    store: FeatureStore, folder: Path, *, exclude: Sequence[str] = (), keep_paths: bool = False
+    store: FeatureStore,
+    folder: Path,
+    *,
+    exclude: Sequence[str] = (),
+    keep_paths: bool = False,
+    note: Mapping[str, str] = MappingProxyType({}),
 ) -> list[str]:
     """Write a store with the rows, spec and projections of another one, file by file.
 
@@ -42,6 +48,8 @@ def copy_store(
     exclude : sequence of str
         Columns to leave out.
     keep_paths : bool
+    note : mapping of str to str
+        Kept in the commit of the copy.
 
     Returns
     -------
@@ -87,7 +95,7 @@ def copy_store(
             (folder / PROJECTIONS).mkdir(exist_ok=True)
             (folder / PROJECTIONS / layer.reduction.file).write_bytes(layer.reduction.read().to_bytes())
     if files:
-        adopt(copy.table, files, set(), {"embedpipe.operation": "copy"})
+        adopt(copy.table, files, set(), {"embedpipe.operation": "copy", **note})
     notes = [f"column {name!r} is left out" for name in exclude]
     if counts["uri"]:
         notes.append(f"places of items on this machine, left out of the column 'uri': {counts['uri']:,}")

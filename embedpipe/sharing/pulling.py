@@ -17,6 +17,7 @@ from embedpipe.heads.saving import read_head
 from embedpipe.sharing.files import FILES
 from embedpipe.sharing.hub import hub_errors
 from embedpipe.sharing.location import Repository
+from embedpipe.sharing.xet import xet_if_it_answers
 from embedpipe.store import FeatureStore
 from embedpipe.store.repairing.damage import find_damage
 
@@ -90,7 +91,8 @@ def _download(repository: Repository, part: Path, show: Progress) -> None:
         if not names:
             raise HubError(f"{repository.address} holds no {repository.kind} of embedpipe")
         names += [CARD] if CARD in known else []
-        with show.step(f"pulling {repository.address}", len(names), "files") as advance:
+        xet = xet_if_it_answers(repository, "read", str(commit))
+        with xet, show.step(f"pulling {repository.address}", len(names), "files") as advance:
             fetch = partial(hf_hub_download, repo, repo_type=kind, revision=commit, local_dir=part)
             with ThreadPoolExecutor(DOWNLOADS) as pool:
                 for _ in pool.map(fetch, names):

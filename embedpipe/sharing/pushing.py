@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -22,6 +23,8 @@ from embedpipe.sharing.files import FILES, REPLACED
 from embedpipe.sharing.hub import hub_errors
 from embedpipe.sharing.location import FORMS, Repository
 from embedpipe.sharing.options import PushOptions
+from embedpipe.sharing.unchanged import MARK, mark_of, page_of, pushed_commit
+from embedpipe.sharing.xet import xet_if_it_answers
 from embedpipe.store import FeatureStore
 from embedpipe.store.opening import open_store
 
@@ -40,9 +43,9 @@ class PushReport:
     url : str
         The page of the commit.
     files, bytes : int
-        Number of files of the store or head, with the card, and their size.
+        Number of files of the store or head, with the card, and their size; 0 if the repository held them already.
     notes : list of str
-        What was left out.
+        What was left out, or that nothing was pushed.
     """
 
     repository: str
@@ -67,8 +70,8 @@ def push(
     """Push a store or head to the Hugging Face hub, with a card of what is known of it.
 
     Of a store, the rows of its version are pushed, without old versions, commits, failures and indexes. Paths of this
-    machine are left out. The repository is created if it does not exist, and all is in one commit. The token is that of
-    huggingface_hub: ``HF_TOKEN``, or ``hf auth login``.
+    machine are left out. The repository is created if it does not exist, and all is in one commit; there is none if the
+    repository holds the same already. The token is that of huggingface_hub: ``HF_TOKEN``, or ``hf auth login``.
 
     Parameters
     ----------
@@ -104,37 +107,57 @@ def push(
     if repository.revision is not None:
         raise UsageError(f"push goes to the branch main, got the revision {repository.revision!r}: leave it out")
     show = Progress(progress)
-    with tempfile.TemporaryDirectory(prefix="embedpipe-push-") as temporary:
-        folder = Path(temporary, "repository")
-        with show.step("writing what is pushed"):
-            notes = _prepare(source, folder, repository, chosen)
-        files = [path for path in folder.rglob("*") if path.is_file()]
-        size = sum(path.stat().st_size for path in files)
-        with show.step(f"pushing {size / 1e6:,.1f} MB"):
-            commit, url = _upload(folder, repository, chosen.private)
-    report = PushReport(f"{repository.address}@{commit}", url, len(files), size, notes)
+    report = _push(source, repository, chosen, show)
     show.event("summary", **report.to_dict())
     return report
 
 
-def _prepare(source: Any, folder: Path, repository: Repository, options: PushOptions) -> list[str]:
-    """Write the files of the repository, and return what is left out."""
+def _push(source: Any, repository: Repository, options: PushOptions, show: Progress) -> PushReport:
+    store = None if _is_head(source, repository) else open_store(source, "pushing it")
+    mark = "" if store is None else mark_of(store, options)
+    if store is not None and (commit := pushed_commit(repository, mark)) is not None:
+        notes = ["nothing is pushed: the repository holds this version with these options already"]
+        return PushReport(f"{repository.address}@{commit}", page_of(repository, commit), 0, 0, notes)
+    with tempfile.TemporaryDirectory(prefix="embedpipe-push-") as temporary:
+        folder = Path(temporary, "repository")
+        with show.step("writing what is pushed"):
+            if store is None:
+                notes = _prepare_head(source, folder, repository, options)
+            else:
+                notes = _prepare_store(store, folder, repository, options, mark)
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        size = sum(path.stat().st_size for path in files)
+        with show.step(f"pushing {size / 1e6:,.1f} MB"):
+            commit, url = _upload(folder, repository, options.private)
+    return PushReport(f"{repository.address}@{commit}", url, len(files), size, notes)
+
+
+def _is_head(source: Any, repository: Repository) -> bool:
+    """Return whether a head is pushed. Raises UsageError if the address is that of a store, or the other way round."""
     is_head = isinstance(source, Head) or folder_kind(source if isinstance(source, str | Path) else "") == "a head"
     if is_head != (repository.kind == "head"):
         kind = "head" if is_head else "store"
         raise UsageError(f"a {kind} is pushed to {FORMS['head' if is_head else 'store']}, got {repository.address}")
-    if not is_head:
-        store = open_store(source, "pushing it")
-        notes = copy_store(store, folder, exclude=options.exclude, keep_paths=options.keep_paths)
-        card = store_card(FeatureStore(folder), repository.address, options.license, notes)
-    else:
-        if options.exclude:
-            raise UsageError(f"{option('exclude')} leaves out columns of a store, and a head has none")
-        notes = []
-        saved = source.save(folder.with_name("head")) if isinstance(source, Head) else Path(source)
-        card = head_card(_copy_head(saved, folder, keep_paths=options.keep_paths), repository.address, options.license)
+    return is_head
+
+
+def _prepare_store(
+    store: FeatureStore, folder: Path, repository: Repository, options: PushOptions, mark: str
+) -> list[str]:
+    """Write the files of the repository, and return what is left out."""
+    notes = copy_store(store, folder, exclude=options.exclude, keep_paths=options.keep_paths, note={MARK: mark})
+    card = store_card(FeatureStore(folder), repository.address, options.license, notes)
     (folder / "README.md").write_text(card, encoding="utf-8")
     return notes
+
+
+def _prepare_head(source: Any, folder: Path, repository: Repository, options: PushOptions) -> list[str]:
+    if options.exclude:
+        raise UsageError(f"{option('exclude')} leaves out columns of a store, and a head has none")
+    saved = source.save(folder.with_name("head")) if isinstance(source, Head) else Path(source)
+    card = head_card(_copy_head(saved, folder, keep_paths=options.keep_paths), repository.address, options.license)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    return []
 
 
 def _copy_head(saved: Path, folder: Path, *, keep_paths: bool) -> dict[str, Any]:
@@ -161,19 +184,23 @@ def _copy_head(saved: Path, folder: Path, *, keep_paths: bool) -> dict[str, Any]
 
 def _upload(folder: Path, repository: Repository, private: bool) -> tuple[str, str]:
     """Upload a folder in one commit, and return the commit and the address of its page."""
-    from huggingface_hub import HfApi
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
     api = HfApi()
+    name, kind = repository.name, repository.type
     with hub_errors(repository.address):
-        api.create_repo(repository.name, repo_type=repository.type, private=private or None, exist_ok=True)
-        _refuse_other_files(api.list_repo_files(repository.name, repo_type=repository.type), repository)
-        commit = api.upload_folder(
-            repo_id=repository.name,
-            repo_type=repository.type,
-            folder_path=folder,
-            commit_message="Push by embedpipe",
-            delete_patterns=list(REPLACED[repository.kind]),
-        )
+        api.create_repo(name, repo_type=kind, private=private or None, exist_ok=True)
+        known = api.list_repo_files(name, repo_type=kind)
+        _refuse_other_files(known, repository)
+        files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+        replaced = [each for each in known if any(fnmatch(each, pattern) for pattern in REPLACED[repository.kind])]
+        operations: list[Any] = [
+            *(CommitOperationDelete(each) for each in replaced if each not in files),
+            *(CommitOperationAdd(each, str(path)) for each, path in files.items()),
+        ]
+        # Of a folder, `upload_folder` may make several commits, between which there would be no whole store.
+        with xet_if_it_answers(repository, "write"):
+            commit = api.create_commit(name, operations, commit_message="Push by embedpipe", repo_type=kind)
     return commit.oid, str(commit.commit_url)
 
 

@@ -19,6 +19,7 @@ import embedpipe
 from embedpipe.errors import EmbedpipeError, HeadError, HubError, StoreError, UnreachableError, UsageError
 from embedpipe.sharing.hub import hub_errors
 from embedpipe.sharing.location import Repository
+from embedpipe.sharing.xet import xet_if_it_answers
 
 # huggingface_hub uploads without xet by an argument that its client no longer wants.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -162,6 +163,50 @@ def test_a_second_push_replaces_the_first(hub: Hub, tmp_path: Path) -> None:
     assert len(embedpipe.pull(DATA, tmp_path / "pulled")) == 3
     assert len(list(served(hub).glob("*.parquet"))) == 1
     assert (served(hub) / "figure.png").read_bytes() == b"mine"
+
+
+def test_what_a_repository_holds_already_is_not_pushed_again(hub: Hub, tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store", np.eye(5))
+    first = embedpipe.push(store, DATA, license="mit")
+    (served(hub) / "figure.png").write_bytes(b"mine")
+    hub.requests.clear()
+    again = embedpipe.push(store.path, DATA, license="mit")
+    assert not [request for request in hub.requests if request.startswith(("POST", "PUT"))]
+    assert (again.files, again.bytes) == (0, 0)
+    assert again.notes == ["nothing is pushed: the repository holds this version with these options already"]
+    assert again.repository.partition("@")[0] == DATA
+    assert again.url == f"{hub.address}/datasets/lab/photos/commit/{again.repository.partition('@')[2]}"
+    assert first.files == embedpipe.push(store, DATA, license="cc0-1.0").files
+    store.label(pa.table({"id": store.ids()[:1], "label": ["x"]}))
+    assert embedpipe.push(store.refresh(), DATA, license="cc0-1.0").files
+    (part,) = served(hub).glob("*.parquet")
+    part.unlink()
+    assert embedpipe.push(store, DATA, license="cc0-1.0").files
+    assert len(embedpipe.pull(DATA, tmp_path / "pulled")) == 5
+
+
+@pytest.mark.parametrize("storage", ["", "http://127.0.0.1:9"])
+def test_without_the_storage_of_xet_files_take_the_other_way(
+    storage: str, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    hub.storage += [storage] if storage else []
+    embedpipe.push(make_store(tmp_path / "store", np.eye(5)), DATA)
+    assert [request for request in hub.requests if request.startswith("PUT")]
+    assert len(embedpipe.pull(DATA, tmp_path / "pulled")) == 5
+    assert not constants.HF_HUB_DISABLE_XET
+
+
+def test_xet_is_used_where_its_storage_answers(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    served(hub).mkdir(parents=True)
+    hub.storage.append(hub.address)
+    with xet_if_it_answers(Repository.parse(DATA), "write"):
+        assert not constants.HF_HUB_DISABLE_XET
 
 
 def test_a_repository_of_something_else_is_left_alone(hub: Hub, tmp_path: Path) -> None:

@@ -40,7 +40,8 @@ def push(
     if as_json:
         show.json_value(report.to_dict())
     elif not quiet:
-        print(f"{report.repository}: {report.files:,} files, {report.bytes / 1e6:,.1f} MB")
+        pushed = f": {report.files:,} files, {report.bytes / 1e6:,.1f} MB" if report.files else ""
+        print(f"{report.repository}{pushed}")
         print(report.url)
         for note in report.notes:
             print(f"note: {note}")
