@@ -121,6 +121,9 @@ class NearRows:
         """Return scores, rows, and for which queries they are certain; the others must be searched exactly."""
         wide = padded(queries, self.metric)
         near = nearest_cells(self.cells, wide, probes, n_jobs)
+        # One after the other, queries of a cell find its rows in the processor's cache.
+        order = np.argsort(near[1][:, 0], kind="stable")
+        queries, wide, near = queries[order], wide[order], (near[0][order], near[1][order])
         far = np.zeros(len(queries), bool)
         if probes < self.cells.nlist:
             far = centroid_costs(near, self.metric) > self.tuning.gate
@@ -136,7 +139,8 @@ class NearRows:
         # Copies have the same rough cost: if that of rank k is the last candidate's too, there may be more of them.
         more = (np.take_along_axis(rough, place[:, None], 1)[:, 0] >= rough[:, -1]) & (candidates[:, -1] >= 0)
         sure = ~far & ~more & (ordered[:, k - 1] >= 0)
-        return costs_to_scores(costs[:, :k], self.metric), ordered[:, :k], sure
+        back = np.argsort(order)
+        return costs_to_scores(costs[back, :k], self.metric), ordered[back, :k], sure[back]
 
     def _probes(self, k: int) -> int:
         # A row of the store is its own neighbour, and one more was searched for when probes were chosen.

@@ -184,9 +184,10 @@ def rank_candidates(queries: Floats, rows: Vectors, candidates: Rows, metric: Me
     """
     costs = np.empty(candidates.shape)
     step = max(1, RANK_BLOCK // (8 * max(1, candidates.shape[1]) * queries.shape[1]))
+    room = np.empty((min(step, len(queries)) * candidates.shape[1], queries.shape[1]))
     for start in range(0, len(queries), step):
         part = slice(start, start + step)
-        costs[part] = _costs(queries[part], rows, candidates[part], metric)
+        costs[part] = _costs(queries[part], rows, candidates[part], metric, room)
     costs[candidates < 0] = np.inf
     order = np.lexsort((candidates, costs), axis=1)
     return np.take_along_axis(costs, order, 1), np.take_along_axis(candidates, order, 1)
@@ -204,10 +205,14 @@ def without_itself(scores: Scores, positions: Rows, own: Rows) -> tuple[Scores, 
     return scores[~itself].reshape(len(own), -1), positions[~itself].reshape(len(own), -1)
 
 
-def _costs(queries: Floats, rows: Vectors, candidates: Rows, metric: Metric) -> Scores:
-    """Return squared distances or negative similarities, (n_queries, n_candidates)."""
-    selected = rows[candidates.reshape(-1)].astype(np.float64).reshape(*candidates.shape, -1)
-    wide = queries.astype(np.float64)
+def _costs(queries: Floats, rows: Vectors, candidates: Rows, metric: Metric, room: Scores | None = None) -> Scores:
+    """Return squared distances or negative similarities, (n_queries, n_candidates).
+
+    ``room`` is memory for the candidates, which is used again: fresh memory takes as long as the products.
+    """
+    room = np.empty((candidates.size, queries.shape[1])) if room is None else room[: candidates.size]
+    np.copyto(room, rows[candidates.reshape(-1)])
+    selected, wide = room.reshape(*candidates.shape, -1), queries.astype(np.float64)
     if metric == "cosine":
         products = np.einsum("qcd,qd->qc", selected, wide)
         squares = np.einsum("qcd,qcd->qc", selected, selected) * np.einsum("qd,qd->q", wide, wide)[:, None]
