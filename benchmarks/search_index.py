@@ -12,9 +12,10 @@ of `knn_speed.py`. "seeds": the recall that is promised and measured for each of
 queries. "store": a store is written and indexed; then the time to build, bytes a row, searches one by one and in a
 batch beside exact search and FAISS alone, the time of the whole command ``embedpipe search``, and the memory of opening
 the index. "real": vectors of stores or files, of which up to 2,000 rows are queries and not in the index. "foreign":
-queries unlike the store, with the gate and without. "filters": random rows, and the rows of one region, 50, 10, 1 and
-0.1 %, in the cells, and as they are used (up to 1,000 rows are searched exactly). "peers": usearch and hnswlib (``pip
-install usearch hnswlib``), with their settings raised until they reach the same recall.
+queries unlike the store, with the gate and without. "filters": random rows, the rows of one region, and whole classes,
+50, 10, 1 and 0.1 %, in the cells, and as they are used (up to 1,000 rows are searched exactly). "peers": FAISS's
+IVF,SQ8,RFlat with the same centroids, probes and candidates, and usearch and hnswlib (``pip install usearch hnswlib``),
+with their settings raised until they reach the same recall.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ import embedpipe
 from embedpipe.backbones import LayerSpec
 from embedpipe.decoding import Preprocessing
 from embedpipe.neighbours import NearRows, approximate, make_cells, nearest_rows, normalised, tune
+from embedpipe.neighbours.cells import cell_of_rows, centroids_of, empty_cells
 from embedpipe.neighbours.tuning import NO_GATE
 from embedpipe.store.schema import vector_column
 
@@ -151,13 +153,17 @@ def make_store(X: Floats, path: Path) -> embedpipe.FeatureStore:
 
 
 def raw_faiss(index: Any, X: Floats, probes: int, candidates: int) -> Any:
-    """Return FAISS's own search of the same cells, whose candidates it ranks by the vectors in memory."""
+    """Return FAISS's IVF,SQ8,RFlat with the same centroids: candidates are ranked by the vectors in memory."""
     import faiss
 
-    refined = faiss.IndexRefineFlat(index, faiss.swig_ptr(X))
-    refined.own_fields = False
+    own = empty_cells(centroids_of(index), "cosine", "QT_8bit", X[:: max(1, len(X) // 100_000)], 1)
+    keys, cells = np.arange(len(X)), cell_of_rows(index).astype(np.int64)
+    own.add_core(len(X), *(faiss.swig_ptr(each) for each in (X, keys, cells)))
+    refined = faiss.IndexRefineFlat(own, faiss.swig_ptr(X))
+    own.this.disown()
+    refined.own_fields = True
     refined.k_factor = candidates
-    index.nprobe = probes
+    own.nprobe = probes
     return refined
 
 
@@ -181,7 +187,7 @@ def searches(options: Any, path: Path) -> dict[str, Any]:
     manifest = index.saved.manifest
     exact_seconds, (exact, _) = clock(lambda: index.search(Q, K, exact=True))
     near_seconds, (scores, _) = clock(lambda: index.search(Q, K))
-    refined = raw_faiss(index.saved.cells, normalised(X, out=X), manifest.tuning.probes[0], 4)
+    refined = raw_faiss(index.saved.cells, normalised(X, out=X), manifest.tuning.probes[0], manifest.tuning.candidates)
     raw_seconds, (raw, _) = clock(lambda: refined.search(Q, K))
     one_by_one = clock(lambda: [index.search(Q[at : at + 1], K) for at in range(200)])[0] / 200
     exact_one = clock(lambda: [index.search(Q[at : at + 1], K, exact=True) for at in range(10)])[0] / 10
@@ -239,19 +245,28 @@ def foreign(options: Any) -> list[dict[str, Any]]:
 
 def filters(options: Any) -> list[dict[str, Any]]:
     """Search within random rows, and within the rows nearest to one of them, as those of a class are."""
-    X, _ = make_data(options.rows, options.dim, 1)
+    X, y = make_data(options.rows, options.dim, 1)
     Q = normalised(make_data(200, options.dim, 2)[0])
     cells = make_cells(X, "cosine", n_jobs=1)
     tuning, _ = tune(X, "cosine", cells, 0.95, (K, 100), 1)
     search = NearRows(X, "cosine", cells, tuning)
     rng = np.random.default_rng(0)
     results = []
+    sizes = np.bincount(y)
     centre = normalised(X[rng.integers(0, len(X), 1)])
     closest = nearest_rows(centre, X, round(SHARES[0] * len(X)), "cosine", 1)[1][0]
     for share in SHARES:
         region = np.zeros(len(X), bool)
         region[closest[: round(share * len(X))]] = True
-        for kind, mask in (("random", rng.random(len(X)) < share), ("one region", region)):
+        # Classes at random, the largest that fit, until there are so many rows.
+        classes = np.zeros(len(X), bool)
+        for each in rng.permutation(len(sizes)):
+            if classes.sum() + sizes[each] <= share * len(X):
+                classes |= y == each
+        if not classes.any():  # the smallest class has more rows
+            classes = y == sizes.argmin()
+        kinds = {"random": rng.random(len(X)) < share, "one region": region, "whole classes": classes}
+        for kind, mask in kinds.items():
             within = np.flatnonzero(mask)
             exact, _ = nearest_rows(Q, X, min(K, len(within)), "cosine", 1, within=within)
             with mock.patch.object(approximate, "FEW_ROWS", 0), mock.patch.object(approximate, "MANY_QUERIES", 1 << 30):
@@ -303,7 +318,7 @@ def peers(options: Any) -> list[dict[str, Any]]:
         seconds, (_, rows) = clock(lambda s=search: s.search(Q, K, 1))
         goal = share(rows)
         results.append({"target": target, "library": "embedpipe", "recall": goal, "us": 1e6 * seconds / len(Q)})
-        refined = raw_faiss(cells, X, tuning.probes[0], 4)
+        refined = raw_faiss(cells, X, tuning.probes[0], tuning.candidates)
         seconds, (_, rows) = clock(lambda r=refined: r.search(Q, K))
         results.append({"target": target, "library": "FAISS", "recall": share(rows), "us": 1e6 * seconds / len(Q)})
         for name in ("hnswlib", "usearch"):

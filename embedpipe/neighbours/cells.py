@@ -1,8 +1,9 @@
 """Cells: an inverted file of FAISS whose rows are one byte per value, from which candidates are drawn.
 
 k-means divides the rows into cells, and a query searches only the cells nearest to it (Jegou et al., IEEE TPAMI 33,
-2011, section IV). Each value of a row's difference from its centroid is stored in 8, 6 or 4 bits, so FAISS's scores are
-rough: they propose candidates, which the vectors themselves rank.
+2011, section IV). By cosine a value is stored as a signed byte, whose products FAISS adds up as integers, in two thirds
+of the time of floats. Otherwise each value of a row's difference from its centroid is stored in 8, 6 or 4 bits. Either
+way FAISS's scores are rough: they propose candidates, which the vectors themselves rank.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ ROWS_A_CELL, ITERATIONS = 32, 8
 FEWEST_ROWS = 8
 #: Bits of a stored value.
 BITS = (8, 6, 4)
+#: Largest signed byte. It stands for so many times the largest value of a centroid, and for at least so many standard
+#: deviations of the values of unit vectors; larger values are cut.
+BYTE, HEADROOM, DEVIATIONS = 127, 1.5, 4
 
 
 def cell_count(rows: int) -> int:
@@ -87,7 +91,7 @@ def make_cells(
         clustering = faiss.Kmeans(sample.shape[1], count, niter=ITERATIONS, seed=0, spherical=spherical, **limits)
         clustering.train(sample)
         centroids = np.array(clustering.centroids, np.float32)
-    index = empty_cells(centroids, metric, bits, sample, n_jobs)
+    index = empty_cells(centroids, metric, cell_kind(metric, bits), sample, n_jobs)
     add_rows(index, rows, None, np.arange(len(rows)), metric, n_jobs, advance)
     return index
 
@@ -99,7 +103,8 @@ def restore_cells(centroids: Floats, cell_of: npt.NDArray[np.integer[Any]], rows
     centres[:, : rows.shape[1]] = centroids
     most = min(len(rows), ROWS_A_CELL * len(centroids))
     chosen = np.sort(np.random.default_rng(0).choice(len(rows), most, replace=False))
-    index = empty_cells(centres, metric, 8, wide[chosen])
+    index = empty_cells(centres, metric, cell_kind(metric, BITS[0]), wide[chosen])
+    wide = _as_stored(index, wide)
     with faiss_alone() as faiss:
         keys, cells = np.arange(len(rows)), np.ascontiguousarray(cell_of, np.int64)
         index.add_core(len(rows), faiss.swig_ptr(wide), faiss.swig_ptr(keys), faiss.swig_ptr(cells))
@@ -118,8 +123,13 @@ def add_rows(
     """Add rows, all or those at some positions, to the cells, under these keys."""
     start = 0
     for _, block in row_blocks(rows, which):
-        with faiss_alone(n_jobs):
-            index.add_with_ids(padded(block, metric), keys[start : start + len(block)])
+        wide = padded(block, metric)
+        part = np.ascontiguousarray(keys[start : start + len(block)], np.int64)
+        _, cells = nearest_cells(index, wide, 1, n_jobs)
+        wide = _as_stored(index, wide)
+        with faiss_alone(n_jobs) as faiss:
+            arrays = [faiss.swig_ptr(each) for each in (wide, part, cells)]
+            index.add_core(len(wide), *arrays)
         start += len(block)
         advance(len(block))
 
@@ -201,6 +211,9 @@ def find_candidates(
         -1 where there are no more.
     """
     costs, keys = np.empty((len(queries), count), np.float32), np.empty((len(queries), count), np.int64)
+    if _has_bytes(index):
+        longest = np.abs(queries).max(axis=1, keepdims=True)
+        queries = np.rint(queries * (BYTE / np.where(longest > 0, longest, 1)))
     queries, scores, cells = np.ascontiguousarray(queries), *map(np.ascontiguousarray, near)
     bitmap = None if allowed is None else np.packbits(allowed, bitorder="little")
     with faiss_alone(n_jobs) as faiss:
@@ -214,17 +227,40 @@ def find_candidates(
     return costs, keys
 
 
-def empty_cells(centroids: Floats, metric: Metric, bits: int, sample: Floats, n_jobs: int | None = None) -> Any:
-    """Return cells without rows; a sample sets the range of the stored values."""
+def cell_kind(metric: Metric, bits: int) -> str:
+    """Return how values are stored, a name of FAISS."""
+    return "QT_8bit_direct_signed" if metric == "cosine" and bits == BITS[0] else f"QT_{bits}bit"
+
+
+def empty_cells(centroids: Floats, metric: Metric, kind: str, sample: Floats, n_jobs: int | None = None) -> Any:
+    """Return cells without rows, for values of a `cell_kind`; a sample sets the range of those of differences."""
     dim = centroids.shape[1]
     with faiss_alone(n_jobs) as faiss:
         cosine = metric == "cosine"
         quantizer = (faiss.IndexFlatIP if cosine else faiss.IndexFlatL2)(dim)
         quantizer.add(centroids)
-        kind = getattr(faiss.ScalarQuantizer, f"QT_{bits}bit")
+        stored = getattr(faiss.ScalarQuantizer, kind)
         measure = faiss.METRIC_INNER_PRODUCT if cosine else faiss.METRIC_L2
-        index = faiss.IndexIVFScalarQuantizer(quantizer, dim, len(centroids), kind, measure)
+        differences = stored != faiss.ScalarQuantizer.QT_8bit_direct_signed
+        index = faiss.IndexIVFScalarQuantizer(quantizer, dim, len(centroids), stored, measure, differences)
         index.own_fields = True  # FAISS deletes the quantizer with the index
         quantizer.this.disown()
         index.train(sample)  # of the quantizer, only the range of values: the centroids are there
     return index
+
+
+def _has_bytes(index: Any) -> bool:
+    with faiss_alone() as faiss:
+        return bool(index.sq.qtype == faiss.ScalarQuantizer.QT_8bit_direct_signed)
+
+
+def _as_stored(index: Any, wide: Floats) -> Floats:
+    """Return padded rows as FAISS takes them: as they are, or as whole numbers that signed bytes hold."""
+    if not _has_bytes(index):
+        return wide
+    centroids = centroids_of(index)
+    # To subtract one vector from all rows changes all products with a query by the same number, and no order.
+    middle = centroids.mean(axis=0)
+    largest = max(HEADROOM * float(np.abs(centroids - middle).max()), DEVIATIONS / len(middle) ** 0.5)
+    scaled: Floats = np.rint(np.clip((wide - middle) * np.float32(BYTE / largest), -BYTE, BYTE))
+    return scaled

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from embedpipe.neighbours.cells import empty_cells, padded_dim
+from embedpipe.neighbours.cells import BITS, cell_kind, empty_cells, padded_dim
 from embedpipe.neighbours.exact import Metric
 from embedpipe.neighbours.threads import faiss_alone
 
@@ -56,19 +56,22 @@ def read_cells(
     OSError
         If it cannot be read.
     """
-    if why := _difference(path, cells, dim, rows, metric, bits):
+    # Version 0.2.0 kept differences in 8 bits by cosine too.
+    kinds = dict.fromkeys((cell_kind(metric, bits), f"QT_{bits}bit"))
+    reasons = [_difference(path, cells, dim, rows, metric, kind) for kind in kinds]
+    if (why := reasons[0]) and all(reasons):
         raise ValueError(f"{path.name} holds no {cells:,} cells of {rows:,} rows of {dim:,} values: {why}")
     with faiss_alone() as faiss:
         return faiss.read_index(str(path), faiss.IO_FLAG_MMAP if mapped else 0)
 
 
-def _difference(path: Path, cells: int, dim: int, rows: int, metric: Metric, bits: int) -> str | None:
-    """Return in what the file differs from one with so many cells and rows."""
+def _difference(path: Path, cells: int, dim: int, rows: int, metric: Metric, values: str) -> str | None:
+    """Return in what the file differs from one with so many cells and rows; ``values`` is a `cell_kind`."""
     size, wide = path.stat().st_size, padded_dim(dim)
     if not (0 < cells <= size // (4 * wide) and 0 <= rows <= size // 8):
         return "it is too short"
     zeros = np.zeros((cells, wide), np.float32)
-    empty = empty_cells(zeros, metric, bits, zeros[:1])
+    empty = empty_cells(zeros, metric, values, zeros[:1])
     with faiss_alone() as faiss:
         template = faiss.serialize_index(empty).tobytes()
     start = template.rindex(b"ilar")
@@ -77,7 +80,8 @@ def _difference(path: Path, cells: int, dim: int, rows: int, metric: Metric, bit
         if len(head) < start + LISTS.size:
             return "it is cut off"
         own, code_size = head[:start], struct.unpack_from("<Q", template, start + 12)[0]
-        trained = slice(start - 9 - 8 * wide, start - 9)
+        ranges = 0 if values == cell_kind("cosine", BITS[0]) else 8 * wide  # of values, which bytes have not
+        trained = slice(start - 9 - ranges, start - 9)
         variable = [*COUNTS, slice(CENTROIDS, CENTROIDS + 4 * zeros.size), trained]
         if struct.unpack_from("<Q", own, COUNTS[0].start)[0] != rows or _without(own, variable) != _without(
             template[:start], variable

@@ -21,7 +21,15 @@ from embedpipe.neighbours import (
     restore_cells,
     tune,
 )
-from embedpipe.neighbours.cells import add_rows, cell_of_rows, centroids_of, unevenness
+from embedpipe.neighbours.cells import (
+    add_rows,
+    cell_of_rows,
+    centroids_of,
+    find_candidates,
+    nearest_cells,
+    padded,
+    unevenness,
+)
 from embedpipe.neighbours.exact import METRICS, Metric
 from embedpipe.neighbours.tuning import NO_GATE, lower_bound
 
@@ -185,6 +193,18 @@ def test_no_queries_give_empty_results() -> None:
     rows = mixture(100, 0, "cosine")
     scores, result = search_with(rows, "cosine", 1).search(rows[:0], 3)
     assert scores.shape == result.shape == (0, 3)
+
+
+@pytest.mark.parametrize("large", ["constant", "varying"])
+def test_bytes_hold_vectors_of_which_a_few_values_are_large(large: str) -> None:
+    X = np.random.default_rng(0).standard_normal((2200, 64))
+    X[:, :2] = 20 + X[:, :2] if large == "constant" else 10 * X[:, :2]
+    rows, queries = normalised(X[:2000]), normalised(X[2000:])
+    cells = make_cells(rows, "cosine")
+    near = nearest_cells(cells, padded(queries, "cosine"), cells.nlist)
+    _, candidates = find_candidates(cells, padded(queries, "cosine"), 20, near)
+    best = nearest_rows(queries, rows, 10, "cosine")[1]
+    assert np.mean([np.isin(*pair).mean() for pair in zip(best, candidates, strict=True)]) > 0.97
 
 
 def test_fewer_bits_find_fewer_rows_among_as_many_candidates() -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedpipe.neighbours import make_cells
-from embedpipe.neighbours.cells import BITS
+from embedpipe.neighbours import NearRows, Tuning, make_cells, normalised
+from embedpipe.neighbours.cells import BITS, add_rows, empty_cells
 from embedpipe.neighbours.cells_file import read_cells, write_cells
 from embedpipe.neighbours.exact import METRICS, Metric
+from embedpipe.neighbours.tuning import NO_GATE
 
 
 def written(path: Path, rows: int, metric: Metric = "cosine", bits: int = 8, dim: int = 20) -> int:
@@ -29,6 +30,15 @@ def test_cells_are_read_as_they_were_written(tmp_path: Path, metric: Metric, bit
         count = written(tmp_path / "c.faiss", rows, metric, bits)
         read = read_cells(tmp_path / "c.faiss", count, 20, rows, metric, bits, mapped=mapped)
         assert (read.ntotal, read.nlist) == (rows, count)
+
+
+def test_cells_of_version_0_2_0_are_read_and_take_rows(tmp_path: Path) -> None:
+    rows = normalised(np.random.default_rng(0).standard_normal((300, 16)))
+    write_cells(empty_cells(rows[:20], "cosine", "QT_8bit", rows), tmp_path / "c.faiss")
+    read = read_cells(tmp_path / "c.faiss", 20, 16, 0, "cosine", mapped=False)
+    add_rows(read, rows, None, np.arange(300), "cosine")
+    near = NearRows(rows, "cosine", read, Tuning((1,), (20,), 4, NO_GATE))
+    assert near.search(rows[:5], 1)[1].ravel().tolist() == [0, 1, 2, 3, 4]
 
 
 def test_other_kinds_and_numbers_are_refused(tmp_path: Path) -> None:
