@@ -4,7 +4,8 @@
 
 Clustered random vectors with random perceptual hashes; 9 % of the rows are copies with small changes. Processor time of
 the graph of neighbours and of the pairs. `--exact` compares all pairs of the first size too. `--clean` also writes the
-last size as vectors, imports them, and runs the command `clean` in a process of its own: wall time and peak memory.
+last size as vectors with labels, of which 2 % are wrong, imports them, and runs the command `clean` in a process of its
+own: wall time and peak memory.
 """
 
 from __future__ import annotations
@@ -30,23 +31,24 @@ from embedpipe.neighbours.graph import neighbour_graph
 NEIGHBOURS = 20
 
 
-def make_vectors(rows: int, dim: int) -> npt.NDArray[np.float32]:
-    """Return clustered vectors, (rows, dim), of which the last 9 % are copies with small changes."""
+def make_vectors(rows: int, dim: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Return clustered vectors, (rows, dim), of which the last 9 % are copies, and their clusters."""
     rng = np.random.default_rng(0)
     copies = rows * 9 // 100
     centres = rng.standard_normal((max(10, rows // 300), dim), np.float32)
-    X = np.empty((rows, dim), np.float32)
+    X, cluster = np.empty((rows, dim), np.float32), rng.integers(0, len(centres), rows)
     for start in range(0, rows, 50_000):
         part = slice(start, min(start + 50_000, rows))
         count = part.stop - part.start
-        X[part] = centres[rng.integers(0, len(centres), count)] + 0.7 * rng.standard_normal((count, dim), np.float32)
+        X[part] = centres[cluster[part]] + 0.7 * rng.standard_normal((count, dim), np.float32)
     X[rows - copies :] = X[:copies] + 0.1 * rng.standard_normal((copies, dim), np.float32)
-    return X
+    cluster[rows - copies :] = cluster[:copies]
+    return X, cluster
 
 
 def measure(rows: int, dim: int, exact: bool) -> dict[str, Any]:
     """Return seconds of processor time, and the share of the copies that are found."""
-    Z = normalised(make_vectors(rows, dim))
+    Z = normalised(make_vectors(rows, dim)[0])
     rng = np.random.default_rng(1)
     bits = rng.integers(0, 2**64, (rows, 4), dtype=np.uint64)
     copies = rows * 9 // 100
@@ -71,14 +73,30 @@ def measure(rows: int, dim: int, exact: bool) -> dict[str, Any]:
 
 
 def run_clean(rows: int, dim: int) -> dict[str, float]:
-    """Import vectors and run `embedpipe clean` on them; return seconds and the peak of memory in bytes."""
+    """Import vectors with labels and run `embedpipe clean` on them; return seconds and the peak of memory in bytes."""
     with tempfile.TemporaryDirectory() as folder:
         vectors, store = Path(folder) / "vectors.npy", Path(folder) / "store"
-        ids = Path(folder) / "ids.txt"
-        np.save(vectors, make_vectors(rows, dim))
+        ids, labels = Path(folder) / "ids.txt", Path(folder) / "labels.txt"
+        X, cluster = make_vectors(rows, dim)
+        np.save(vectors, X)
         ids.write_text("\n".join(f"row-{row:08d}" for row in range(rows)), encoding="utf-8")
+        # Ten classes of many clusters each, and 2 % of the labels wrong.
+        wrong = np.random.default_rng(2).random(rows) < 0.02
+        labels.write_text("\n".join(f"class {number}" for number in (cluster + wrong) % 10), encoding="utf-8")
+        del X
         run = [sys.executable, "-m", "embedpipe"]
-        given = [str(vectors), "--ids", str(ids), "--to", str(store), "--name", "made/up", "--quiet"]
+        given = [
+            str(vectors),
+            "--ids",
+            str(ids),
+            "--labels",
+            str(labels),
+            "--to",
+            str(store),
+            "--name",
+            "made/up",
+            "--quiet",
+        ]
         subprocess.run([*run, "import-vectors", *given], check=True)
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         vectors.unlink()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from embedpipe._utils.version import __version__
 from embedpipe.cleaning.kinds import MEANINGS
@@ -28,8 +29,8 @@ def write_findings_page(table: pa.Table, facts: Mapping[str, Any], path: str | P
     folder = path.absolute().parent
     sections = []
     for kind, (heading, meaning) in MEANINGS.items():
-        rows = [row for row in table.to_pylist() if row["kind"] == kind]
-        shown = rows[:SHOWN]
+        found = table.filter(pc.equal(table["kind"], kind))
+        shown = found.slice(0, SHOWN).to_pylist()
         items = [(row.get("uri"), row.get("text")) for row in shown]
         others = [(row.get("related_uri"), row.get("related_text")) for row in shown]
         previews = preview_items([*items, *others], SIDE)
@@ -42,7 +43,7 @@ def write_findings_page(table: pa.Table, facts: Mapping[str, Any], path: str | P
             }
             for number, row in enumerate(shown)
         ]
-        if rows:
-            sections.append({"kind": kind, "heading": heading, "meaning": meaning, "cards": cards, "count": len(rows)})
+        if cards:
+            sections.append({"kind": kind, "heading": heading, "meaning": meaning, "cards": cards, "count": len(found)})
     context = {**facts, "sections": sections, "data": Path(facts["store"]).stem, "version": __version__}
     return write_page("findings.html", {**context, "now": datetime.now().astimezone()}, path)
