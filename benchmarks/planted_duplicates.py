@@ -149,6 +149,7 @@ def main() -> None:
     parser.add_argument("--planted", type=int, default=200, help="Copies of each kind.")
     parser.add_argument("--limit", type=int, help="Take so many photos.")
     parser.add_argument("--cut", type=int, nargs=2, metavar=("COLUMNS", "ROWS"), help="Cut each photo into parts.")
+    parser.add_argument("--image-size", type=int, help="Side of the pictures that the network sees.")
     parser.add_argument("--page", type=Path, help="Write the findings as a page.")
     options = parser.parse_args()
     photos = sorted(path for path in options.folder.rglob("*") if path.suffix.lower() in SUFFIXES)[: options.limit]
@@ -156,7 +157,9 @@ def main() -> None:
         if options.cut:
             photos = cut(photos, *options.cut, Path(folder) / "parts")
         plant(photos, options.planted, Path(folder) / "photos")
-        store = embedpipe.embed(Path(folder) / "photos", Path(folder) / "store", device="cpu")
+        store = embedpipe.embed(
+            Path(folder) / "photos", Path(folder) / "store", device="cpu", image_size=options.image_size
+        )
         findings = clean(store)
         if options.page:
             findings.to_html(options.page)
