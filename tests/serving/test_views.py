@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,12 +11,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from serving.conftest import Api
+from sklearn.neighbors import KNeighborsClassifier
 
 import embedpipe
 from embedpipe.backbones.options import ReloadOptions
 from embedpipe.embedding.options import ComputeOptions
 from embedpipe.serving.app import create_app
+from embedpipe.serving.viewing import out_of_fold
 from embedpipe.serving.viewing.layout import Layout
+from embedpipe.serving.viewing.out_of_fold import predict_out_of_fold
 from embedpipe.serving.viewing.searching import Searcher
 from embedpipe.serving.viewing.viewer import Viewer
 
@@ -91,14 +93,6 @@ def test_codes_are_places_among_the_values(ready: Api) -> None:
     assert ready.get("codes", column="content_hash").status_code == 400
 
 
-def test_predictions_are_those_of_the_head(ready: Api, viewer: Viewer, store: Any) -> None:
-    expected = viewer.predictions.head.predict(store, progress=False)  # type: ignore[union-attr]
-    rows = ready.json("rows", count=30)["rows"]
-    assert [row["prediction"] for row in rows] == expected.column(2).to_pylist()
-    assert ready.client.get("/api/store").json()["head"]["label"] == "label"
-    assert json.loads(ready.get("rows/0").text)["values"]["fitted_on"] in ("yes", "no")
-
-
 def test_a_head_of_another_column_is_compared_with_that_column(copied: Callable[[], Path]) -> None:
     store = embedpipe.FeatureStore(copied())
     ids = store.ids()
@@ -116,10 +110,7 @@ def test_a_head_of_another_column_is_compared_with_that_column(copied: Callable[
 
 
 def test_orders_of_a_head_with_probabilities(store: Any) -> None:
-    head = embedpipe.fit(store, "lda", progress=False)
-    viewer = Viewer(embedpipe.FeatureStore(store.path), Searcher(None, ReloadOptions(), ComputeOptions()), head=head)
-    viewer.predictions.add_to(viewer.collection)  # type: ignore[union-attr]
-    api = Api(create_app(viewer))
+    _, api = _seen_by(store, "lda")
     confidence = [row["confidence"] for row in api.json("rows", order="uncertain", count=30)["rows"]]
     assert confidence == sorted(confidence)
     wrong = api.json("rows", order="wrong", count=30)["rows"]
@@ -128,3 +119,47 @@ def test_orders_of_a_head_with_probabilities(store: Any) -> None:
     shares = api.json("rows/0")["probabilities"]
     assert abs(sum(shares.values()) - 1) < 1e-6
     assert max(shares, key=lambda name: shares[name]) == api.json("rows", count=1)["rows"][0]["prediction"]
+
+
+def test_rows_that_a_head_was_fitted_on_are_predicted_without_them(store: Any) -> None:
+    viewer, api = _seen_by(store, "lda")
+    assert set(viewer.collection.table["fitted_on"].to_pylist()) == {"out of fold"}
+    note = api.client.get("/api/store").json()["head"]["note"]
+    assert "30 items of these: they are predicted by heads of the same kind that were fitted without them" in note
+
+
+def test_rows_that_cannot_be_predicted_out_of_fold_are_marked_and_in_no_order(
+    store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(out_of_fold, "MOST_ROWS", 10)
+    viewer, api = _seen_by(store, "lda")
+    assert viewer.predictions is not None
+    expected = viewer.predictions.head.predict(store, progress=False)
+    assert [row["prediction"] for row in api.json("rows", count=30)["rows"]] == expected.column(2).to_pylist()
+    assert api.client.get("/api/store").json()["head"]["label"] == "label"
+    assert api.json("rows/0")["values"]["fitted_on"] == "yes"
+    assert set(viewer.collection.table["fitted_on"].to_pylist()) == {"yes"}
+    assert api.json("rows", order="wrong")["total"] == api.json("rows", order="uncertain")["total"] == 0
+    assert "whose labels it knows" in api.client.get("/api/store").json()["head"]["note"]
+
+
+def test_a_head_that_remembers_its_rows_guesses_them_out_of_fold() -> None:
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((90, 4)).astype(np.float32), rng.choice(["cat", "dog", "owl"], 90)
+    X[60:], y[60:] = X[:30], y[:30]  # copies give nothing away
+    fitted = KNeighborsClassifier(1).fit(X, y)
+    done = predict_out_of_fold(fitted, X, y)
+    assert fitted.score(X, y) == 1
+    assert done.rows.tolist() == list(range(90))
+    assert (done.predicted == y).mean() < 0.6
+    assert done.shares is not None
+    assert (fitted.classes_[done.shares.argmax(axis=1)] == done.predicted).all()
+
+
+def _seen_by(store: Any, head: str) -> tuple[Viewer, Api]:
+    """Return what the page shows of the rows that a head was fitted on."""
+    fitted = embedpipe.fit(store, head, progress=False)
+    viewer = Viewer(embedpipe.FeatureStore(store.path), Searcher(None, ReloadOptions(), ComputeOptions()), head=fitted)
+    assert viewer.predictions is not None
+    viewer.predictions.add_to(viewer.collection)
+    return viewer, Api(create_app(viewer))

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from embedpipe.errors import UsageError, suggest
 from embedpipe.querying import rows_where
 from embedpipe.serving.viewing.collection import Collection, Mask
-from embedpipe.serving.viewing.predictions import CONFIDENCE, PREDICTION
+from embedpipe.serving.viewing.predictions import CONFIDENCE, FITTED, PREDICTION
 from embedpipe.serving.viewing.searching import Nearest
 
 Rows = npt.NDArray[np.int64]
@@ -135,6 +135,8 @@ def order_rows(collection: Collection, mask: Mask | None, order: Order, label: s
         raise UsageError(f"order {order!r} needs predicted classes: give a head of classes, and wait for it")
     confidence = np.asarray(table.column(CONFIDENCE).to_numpy(), np.float64)
     known = np.isfinite(confidence[rows])
+    if FITTED in collection.added:  # a head is sure of what it has seen
+        known &= np.asarray(pc.not_equal(table.column(FITTED), "yes"))[rows]
     if order == "wrong":
         known &= wrong_rows(collection, label)[rows]
     rows = rows[known]
