@@ -35,9 +35,15 @@ def find_recipe(processor: Any, origin: str, pixels: Pixels | None = None) -> tu
     Raises
     ------
     WeightsError
-        If no recipe gives the processor's pixels.
+        If no recipe gives the processor's pixels, or it keeps the shape of each image.
     """
     name = type(processor).__name__
+    if patches := getattr(processor, "max_num_patches", None):
+        raise WeightsError(
+            f"{origin} takes images of any shape in up to {patches} patches (NaFlex, {name}), and a backbone needs one "
+            "size: use weights of a fixed size, such as google/siglip2-base-patch16-224 in place of "
+            "google/siglip2-base-patch16-naflex, or timm/naflexvit_base_patch16_siglip.v2_webli, which takes squares"
+        )
     try:
         recipe = _declared(processor)
         run = pixels or partial(_pixels, processor)
