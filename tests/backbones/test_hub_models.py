@@ -23,6 +23,7 @@ from tiny_vision import save_vision
 import embedpipe
 from embedpipe.backbones import load as loading
 from embedpipe.backbones import load_backbone, load_with_options, options_from_spec
+from embedpipe.backbones.weights.download import fetch_repository
 from embedpipe.errors import BackboneError, SpecMismatchError, UnknownBackboneError, UsageError, WeightsError
 
 CLOTHING = Path(__file__).parents[2].parent / "shared" / "data" / "clothing"
@@ -217,3 +218,23 @@ def test_another_revision_does_not_match_a_store(hub: Hub, photos: Path, tmp_pat
     save_timm(hub.root / "lab/cells", img_size=32)
     with pytest.raises(SpecMismatchError, match="lab/cells@"):
         embedpipe.embed(photos, tmp_path / "store", backbone="timm/hf-hub:lab/cells@new", device="cpu")
+
+
+@pytest.mark.parametrize("present", ["config.json", "a shard"])
+def test_part_of_a_repository_in_the_cache_is_completed(present: str, hub: Hub) -> None:
+    from huggingface_hub import constants, hf_hub_download
+
+    name, served = "lab/dino", hub.root / "lab/dino"
+    hf_hub_download(name, "config.json")  # as AutoConfig does
+    if present == "a shard":
+        index = {"weight_map": {"a": "model-1.safetensors", "b": "model.safetensors"}}
+        (served / "model.safetensors.index.json").write_text(json.dumps(index))
+        shutil.copyfile(served / "model.safetensors", served / "model-1.safetensors")
+        for file in ("model.safetensors.index.json", "model-1.safetensors"):
+            hf_hub_download(name, file)
+    folder = fetch_repository(name, offline=False)
+    assert {path.name for path in folder.iterdir()} == {path.name for path in served.iterdir()}
+    (folder / "model.safetensors").unlink()
+    shutil.rmtree(Path(constants.HF_HUB_CACHE) / "models--lab--dino/trees", ignore_errors=True)
+    with pytest.raises(WeightsError, match="are not on this machine"):
+        fetch_repository(name, offline=True)

@@ -5,6 +5,7 @@ Without a network connection the error comes within seconds and names the file t
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 from collections.abc import Sequence
@@ -106,7 +107,9 @@ def fetch_repository(repository: str, offline: bool) -> Path:
     repository, revision = split_revision(repository)
     download = partial(snapshot_download, repository, revision=revision, ignore_patterns=_OTHER_FORMATS)
     try:
-        return _whole_folder(Path(download(local_files_only=True)))
+        folder = Path(download(local_files_only=True))
+        if _has_weights(folder):
+            return _whole_folder(folder)
     except LocalEntryNotFoundError:
         pass
     except HFValidationError as error:
@@ -118,6 +121,24 @@ def fetch_repository(repository: str, offline: bool) -> Path:
         raise _unreachable(wanted, _GATED) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise _unreachable(wanted, str(error)) from error
+
+
+def _has_weights(folder: Path) -> bool:
+    """Return whether a folder of the hub's cache has weights for torch, with all files that an index of them names.
+
+    A download that was stopped, and another library that looked at one file, leave a part of a repository there.
+    """
+    indexes = [*folder.rglob("*.safetensors.index.json"), *folder.rglob("*.bin.index.json")]
+    try:
+        shards = [
+            index.with_name(name)
+            for index in indexes
+            for name in set(json.loads(index.read_bytes())["weight_map"].values())
+        ]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return True  # which is damaged: loading it says so
+    named = [*folder.rglob("*.safetensors"), *folder.rglob("*.bin")]
+    return bool(named) and all(shard.is_file() for shard in shards)
 
 
 def fetch_from_url(url: str, offline: bool) -> Path:
