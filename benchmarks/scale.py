@@ -45,6 +45,7 @@ from embedpipe.sources import SourceOptions, open_source
 from embedpipe.sources.reading import take_near
 from embedpipe.sources.tables.table_files import read_labels
 from embedpipe.store.adopting import adopt, write_new_files
+from embedpipe.store.data_files import data_file_name
 from embedpipe.store.schema import vector_column
 
 #: Upper limit, in MB, of the growth of the peak from the fewest rows.
@@ -127,7 +128,8 @@ def measure_log(folder: str, files: int) -> dict[str, Any]:
         for number in range(files):
             ids = {"id": f"{number:08d}-a"}, {"id": f"{number:08d}-z"}
             stats = {"numRecords": 768, "minValues": ids[0], "maxValues": ids[1], "nullCount": {"id": 0}}
-            yield AddAction(f"file-{number:08d}.parquet", 1000, {}, 0, True, json.dumps(stats))
+            name = data_file_name(f"part-{number:08x}-{number:032x}", 768, 1000, ids[0]["id"], ids[1]["id"])
+            yield AddAction(name, 1000, {}, 0, True, json.dumps(stats))
 
     actions = list(entries())
     store = synthetic_store(Path(folder), 8)

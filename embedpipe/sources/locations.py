@@ -19,6 +19,7 @@ import pyarrow.fs as pafs
 from embedpipe._utils.machine.regular_files import read_regular
 from embedpipe._utils.messages.masking import masked
 from embedpipe.errors import ReadError, SourceError, UsageError
+from embedpipe.sources.access.outage import is_outage
 from embedpipe.sources.access.s3 import S3Server, s3_server
 from embedpipe.sources.access.web import SCHEMES, host_of, read_url
 
@@ -197,14 +198,19 @@ def modified(location: str) -> int | None:
 
 
 def exists(location: str) -> bool:
-    """Return whether there is a file or folder. True if the server does not answer."""
+    """Return whether there is a file or folder. True if that is not known.
+
+    Raises SourceError if the server does not answer: each further request would wait for it too.
+    """
     path = local_path(location)
     if path is not None:
         return os.path.exists(path)  # noqa: PTH110  pathlib raises for a name that is too long
     try:
         remote, inner = filesystem(location)
         return bool(remote.get_file_info(inner).type != pafs.FileType.NotFound)
-    except Exception:
+    except Exception as error:
+        if is_outage(error):
+            raise SourceError(f"cannot look for {location!r}: {error}") from error
         return True
 
 

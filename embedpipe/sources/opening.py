@@ -155,9 +155,9 @@ def root_exists(root: str) -> bool:
     """Return whether the root of a stored row still exists. True if that cannot be determined."""
     try:
         access_of_store().check_file(root)
-    except ReadError:
-        return True
-    if root == ROOT or exists(root):
+        if root == ROOT or exists(root):
+            return True
+    except (ReadError, SourceError):
         return True
     if suffix_of(split_location(root)[1]) not in (TAR_SUFFIX, *TABLE_SUFFIXES):
         return False

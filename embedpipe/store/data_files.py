@@ -13,10 +13,10 @@ import re
 import shlex
 import time
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -96,8 +96,7 @@ def open_input(fs: pafs.FileSystem, path: str) -> pa.NativeFile:
     return fs.open_input_file(path)
 
 
-@dataclass(frozen=True, slots=True)
-class DataFile:
+class DataFile(NamedTuple):
     """A Parquet file of the table: relative path, rows, bytes, first and last id."""
 
     path: str
@@ -120,10 +119,13 @@ class DataFile:
         )
 
 
-def read_log(actions: pa.Table, path: str, where: Callable[[str], str]) -> tuple[DataFile, ...]:
+def read_log(
+    actions: pa.Table, path: str, where: Callable[[str], str], checked: Sequence[DataFile] = ()
+) -> tuple[DataFile, ...]:
     """Return the files of a table version, by first id, from the flattened add actions of delta-rs.
 
-    ``where`` returns the part of the log that names a file, for the message.
+    ``where`` returns the part of the log that names a file, for the message. ``checked`` are the files of an earlier
+    version: a commit checks only what it has changed.
 
     Raises StoreError if an entry is damaged, names a file elsewhere, or lacks the statistics that lookups need.
     """
@@ -136,13 +138,14 @@ def read_log(actions: pa.Table, path: str, where: Callable[[str], str]) -> tuple
             f"files of {path!r} lack {missing} in the log: another tool wrote them. Embed into a new store"
         )
     columns = [actions.column(name).to_pylist() for name in names]
-    files = [DataFile(*row) for row in zip(*columns, strict=True)]
+    rows = set(zip(*columns, strict=True))
+    files = list(map(DataFile._make, sorted(rows.difference(checked))))
     for file in files:
         if not _is_below(file.path):
             raise StoreError(f"files of a store lie in its folder, and the log of {path!r} names {file.path!r:.200}")
         if not file.is_as_named or file.rows < 0 or file.first > file.last:
             raise damaged(path, f"{where(file.path)} of {path!r} is damaged where it names {file.path!r}")
-    return tuple(sorted(files, key=lambda file: (file.first, file.path)))
+    return tuple(sorted([*filter(rows.__contains__, checked), *files], key=attrgetter("first", "path")))
 
 
 def write_files(rows: pa.Table, fs: pafs.FileSystem, base: str, *, data_change: bool = True) -> list[AddAction]:
@@ -198,8 +201,7 @@ def _write_file(
     stem = f"part-{uuid.uuid4().hex[:8]}"
 
     def named(contents: str, size: int) -> str:
-        whole = f"{stem}-{contents}"
-        return f"{whole}-{_entry_checksum(whole, part.num_rows, size, first, last)}.parquet"
+        return data_file_name(f"{stem}-{contents}", part.num_rows, size, first, last)
 
     if isinstance(fs, pafs.LocalFileSystem):
         # Its name is known when all is written. One that a killed process leaves is an orphan for `vacuum`.
@@ -230,6 +232,11 @@ def _write_file(
 def _delete(fs: pafs.FileSystem, path: str) -> None:
     with contextlib.suppress(OSError):
         fs.delete_file(path)
+
+
+def data_file_name(stem: str, rows: int, size: int, first: str, last: str) -> str:
+    """Return the name of a data file, which ends in the checksum of its entry in the log."""
+    return f"{stem}-{_entry_checksum(stem, rows, size, first, last)}.parquet"
 
 
 def read_ids(parquet: pq.ParquetFile) -> pa.Array:

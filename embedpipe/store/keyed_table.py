@@ -91,6 +91,7 @@ class KeyedTable:
             raise StoreNotFoundError(f"version must be 0 to {newest} for {path!r}, got {version}") from error
         self._ids: dict[str, pa.Array] = {}
         self._uncommitted: list[AddAction] = []
+        self.files: tuple[DataFile, ...] = ()
         self._load()
 
     @classmethod
@@ -138,7 +139,7 @@ class KeyedTable:
         self._loaded = self._delta.version()
         where = self.log.where_named if self.log else lambda name: "the log"
         actions = pa.RecordBatchReader.from_stream(self._delta.get_add_actions(flatten=True))  # pa.table loads pandas
-        self.files = read_log(actions.read_all(), self.path, where)
+        self.files = read_log(actions.read_all(), self.path, where, self.files)
         live = {file.path for file in self.files}
         self._ids = {path: ids for path, ids in self._ids.items() if path in live}
         self._id_bytes = sum(ids.nbytes for ids in self._ids.values())
@@ -271,9 +272,7 @@ class KeyedTable:
             for file, mask in self.matches(incoming.column("id").combine_chunks()):
                 equal = equal_ids(self.read_file(file, names).filter(mask), incoming)
                 same += equal.to_pylist()
-                stale.append(
-                    (file, pc.and_not(mask, pc.is_in(self.file_ids(file), value_set=pa.array(equal, pa.string()))))
-                )
+                stale.append((file, pc.and_not(mask, pc.is_in(self.file_ids(file), value_set=equal))))
             adds, removes, replaced = self.without(stale)
             changed = incoming
             if same:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -174,12 +175,14 @@ def refuse_missing_vectors(rows: pa.Table, schema: pa.Schema, path: str) -> None
 
 
 def equal_ids(stored: pa.Table, incoming: pa.Table) -> pa.Array:
-    """Return the ids of stored rows that equal the incoming rows with the same ids, in the stored columns."""
-    candidates = incoming.select(stored.schema.names)
-    candidates = candidates.filter(pc.is_in(candidates.column("id"), value_set=stored.column("id")))
-    # Comparing by repr makes NaN equal to NaN.
-    known = {row["id"]: repr(row) for row in stored.to_pylist()}
-    return pa.array([row["id"] for row in candidates.to_pylist() if known[row["id"]] == repr(row)], pa.string())
+    """Return the ids of stored rows that equal the incoming rows with the same ids, in the stored columns.
+
+    ``incoming`` has all ids of ``stored``.
+    """
+    ids = stored.column("id").combine_chunks()
+    rows = incoming.take(pc.index_in(ids, value_set=incoming.column("id").combine_chunks()))
+    masks = (differ(rows.column(name), stored.column(name)) for name in stored.column_names)
+    return ids.filter(pc.invert(functools.reduce(pc.or_, masks)).combine_chunks())
 
 
 def is_ascending(ids: pa.Array | pa.ChunkedArray) -> bool:
@@ -264,9 +267,10 @@ def _cast(column: pa.ChunkedArray, type_: pa.DataType, name: str) -> pa.ChunkedA
 
 def differ(new: pa.ChunkedArray, old: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return the mask of the rows whose values differ. Null equals null, and NaN equals NaN."""
-    nan = {"nan_is_null": True} if pa.types.is_floating(new.type) else {}
-    same = pc.fill_null(pc.equal(new, old), False)
-    return pc.invert(pc.or_(same, pc.and_(pc.is_null(new, **nan), pc.is_null(old, **nan))))
+    same = pc.or_(pc.fill_null(pc.equal(new, old), False), pc.and_(pc.is_null(new), pc.is_null(old)))
+    if pa.types.is_floating(new.type):
+        same = pc.or_(same, pc.fill_null(pc.and_(pc.is_nan(new), pc.is_nan(old)), False))
+    return pc.invert(same)
 
 
 def select_layers(layers: Sequence[LayerSpec], layer: str | None, path: str) -> tuple[LayerSpec, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -205,6 +206,33 @@ def test_an_item_that_kills_its_worker_fails_and_no_other(
     ]
     assert len(store) == 100
     assert deaths.stat().st_size <= 3
+
+
+def test_a_job_file_runs_on_the_cluster_and_does_nothing_twice(
+    machines: Machines, make_photos: Callable[..., Path], tmp_path: Path
+) -> None:
+    make_photos(40, name="photos")
+    job = tmp_path / "job.toml"
+    job.write_text(f"""
+[embed]
+source = "photos"
+to = "f"
+backbone = "{TINY}"
+runner = "ray"
+engine = "torch"
+
+[fit]
+to = "head"
+head = "centroid"
+folds = 2
+""")
+    before = machines.forwarded
+    command = [sys.executable, "-m", "embedpipe", "run", job, "--json"]
+    runs = [subprocess.run(command, check=False, timeout=300, capture_output=True, text=True) for _ in range(2)]
+    assert [run.returncode for run in runs] == [0, 0], runs[0].stderr
+    steps = [[step["status"] for step in json.loads(run.stdout)["steps"]] for run in runs]
+    assert steps == [["done", "done"], ["done", "skipped"]]
+    assert machines.forwarded - before == 40
 
 
 def test_labels_set_by_hand_stay_with_changed_and_moved_photos(

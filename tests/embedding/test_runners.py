@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import json
 import pickle
 import signal
 import socket
@@ -43,6 +44,7 @@ class Queue:
 
     idle = 0.0
     threads = 1
+    is_fixed = True
     size = 5
 
     def __init__(self, store: embedpipe.FeatureStore, chosen: BackboneOptions, items: int) -> None:
@@ -266,6 +268,27 @@ def test_tasks_on_ray_make_the_store_of_one_process(
     assert (store.summary.embedded, store.summary.device, store.summary.engine) == (40, "cpu", "torch")
     assert '"engine": "torch"' in store.history(1)[0]["embedpipe.run"]
     assert (ray_here.addresses, (tmp_path / "ray" / "_runs").exists()) == ([None], False)
+
+
+def test_a_job_file_embeds_on_ray_and_a_second_run_does_nothing(
+    ray_here: Ray, make_photos: Callable[..., Path], tmp_path: Path
+) -> None:
+    make_photos(40, name="photos")
+    job = tmp_path / "job.toml"
+    options = "".join(f"{name} = {json.dumps(value)}\n" for name, value in ON_RAY.items())
+    job.write_text(f"""
+[embed]
+source = "photos"
+to = "f"
+{options}
+[fit]
+to = "head"
+head = "centroid"
+folds = 2
+""")
+    first, second = (embedpipe.run_job(job, progress=False) for _ in range(2))
+    assert [step.status for step in first.steps + second.steps] == ["done", "done", "done", "skipped"]
+    assert (len(embedpipe.FeatureStore(tmp_path / "f")), ray_here.addresses) == (40, [None])
 
 
 @pytest.mark.parametrize(

@@ -75,8 +75,9 @@ def test_upsert_adds_columns_with_null_in_older_rows(table: KeyedTable) -> None:
 
 
 def test_nan_metadata_counts_as_unchanged(table: KeyedTable) -> None:
-    table.upsert(rows(["a"], score=[float("nan")]))
-    assert table.upsert(rows(["a"], score=[float("nan")])) == Change(unchanged=1)
+    table.upsert(rows(["a", "b", "c"], score=[float("nan"), None, 1.0]))
+    assert table.upsert(rows(["c", "a", "b"], score=[1.0, float("nan"), None])) == Change(unchanged=3)
+    assert table.upsert(rows(["a", "b", "c"], score=[None, float("nan"), None])) == Change(replaced=3)
 
 
 def test_old_version_is_read_only(table: KeyedTable) -> None:

@@ -77,9 +77,11 @@ def faster_settings(
     store: str,
 ) -> list[str]:
     """Return one sentence per setting that is faster here, with its measured speed-up."""
-    from embedpipe.embedding.gains import find_gains
+    if runner is None or runner.is_fixed:
+        return []
+    from embedpipe.embedding.gains import find_gains  # needs torch
     from embedpipe.embedding.runners.local import LocalRunner
 
-    if not isinstance(runner, LocalRunner) or runner.is_fixed:
+    if not isinstance(runner, LocalRunner):
         return []
     return find_gains(runner.backbone, listing, rows, bottleneck, wall, store)

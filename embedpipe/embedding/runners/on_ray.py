@@ -89,7 +89,7 @@ class RayRunner:
         self._job = WorkerJob(
             uuid.uuid4().hex, store.path, store.spec, backbone, compute, options.threads or cpus, items
         )
-        self.done, self.idle, self.execution = 0, 0.0, Execution()
+        self.done, self.idle, self.is_fixed, self.execution = 0, 0.0, True, Execution()
         progress.say(f"Ray nodes: {len(nodes)}; workers: {self._workers}; for each: cores {cpus}, GPUs {self._gpus:g}")
 
     def messages(self, listing: Listing, plan: EmbedPlan, contents: Contents) -> Generator[Message, None, None]:

@@ -52,11 +52,14 @@ class Runner(Protocol):
         Seconds before the first item, in which workers started.
     threads : int
         Threads that prepare items, of one worker.
+    is_fixed : bool
+        Whether no other settings are tried to find faster ones.
     execution : Execution
     """
 
     idle: float
     threads: int
+    is_fixed: bool
 
     @property
     def done(self) -> int: ...  # noqa: D102

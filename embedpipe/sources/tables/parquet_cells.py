@@ -60,6 +60,7 @@ class ParquetCells:
         self._lock = threading.Lock()
         self._file: pq.ParquetFile | None = None
         self._starts: list[int] = []
+        self._sizes: dict[int, int] = {}
         self._groups: OrderedDict[int, pa.ChunkedArray] = OrderedDict()
         self._windows: list[_Window] = []
 
@@ -104,12 +105,14 @@ class ParquetCells:
             self._file = self._open()
             metadata = self._file.metadata
             sizes = (metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
-            self._starts = [0, *itertools.accumulate(sizes)]
+            self._starts, self._sizes = [0, *itertools.accumulate(sizes)], {}
         index = bisect.bisect_right(self._starts, row) - 1
         if index >= len(self._starts) - 1:
             raise IndexError(f"the file has {self._starts[-1]} rows")
         start = self._starts[index]
-        if (size := _column_size(self._file.metadata.row_group(index), self._column)) > _LARGE_GROUP:
+        if (size := self._sizes.get(index)) is None:
+            size = self._sizes[index] = _column_size(self._file.metadata.row_group(index), self._column)
+        if size > _LARGE_GROUP:
             part, first = self._window(index, row - start, size)[row - start]
             return part, start + first
         if index not in self._groups:
