@@ -71,7 +71,8 @@ def evaluate(
         str | None,
         typer.Option(
             "--protocol",
-            help="Measure by a published protocol instead: clip-lp, dino-knn, mteb-cls or few-shot; or retrieval.",
+            help="Measure by a published protocol instead: clip-lp, dino-knn, mteb-cls or few-shot; or retrieval, the "
+            "recall@k, mAP and NDCG@k of a labelled store.",
         ),
     ] = None,
     to: Annotated[
@@ -102,6 +103,7 @@ def evaluate(
 
     Examples: `embedpipe evaluate photos.features --page report.html`,
     `embedpipe evaluate small.features large.features --heads logreg,auto`,
+    `embedpipe evaluate photos.features --protocol retrieval`,
     `embedpipe evaluate photos drawings --backbones timm/resnet50,torchvision/resnet18 --table results.tex`
     """
     from embedpipe.evaluation import Evaluation

@@ -12,7 +12,9 @@ from command import run
 from sklearn.metrics import average_precision_score, ndcg_score
 from stored import clusters, make_store
 
+from embedpipe.errors import UsageError
 from embedpipe.evaluation import evaluate, load_evaluation, run_protocol
+from embedpipe.evaluation.comparison.options import EvaluateOptions
 from embedpipe.evaluation.protocols import retrieval
 from embedpipe.evaluation.protocols.intervals import compare_layers
 
@@ -120,3 +122,9 @@ def test_folds_query_each_other(tmp_path: Path) -> None:
     pooled = np.average([each.metrics["map"] for each in layer.results], weights=counts)
     assert layer.metrics["map"] == pytest.approx(pooled)
     assert "verdict" not in result.records()[0]
+
+
+@pytest.mark.parametrize("metric", ["map", "mAP", "recall@5", "ndcg_10"])
+def test_metric_of_retrieval_is_pointed_at_its_protocol(metric: str) -> None:
+    with pytest.raises(UsageError, match=f"metric='{metric}' is of retrieval, .* give protocol='retrieval'"):
+        EvaluateOptions(metric=metric)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import get_args
 
@@ -72,6 +73,11 @@ class EvaluateOptions:
             raise UsageError(
                 f"{option('task')} must be {' or '.join(tasks)}, got {self.task!r}: `embedpipe fit` measures other "
                 "tasks"
+            )
+        if self.metric and re.fullmatch(r"m?ap|(recall|precision|ndcg)([@_]\d+)?", self.metric.lower()):
+            raise UsageError(
+                f"{option('metric', self.metric)} is of retrieval, not of heads: give "
+                f"{option('protocol', 'retrieval')}, which measures recall@k, mAP and NDCG@k"
             )
         require_one_of("metric", self.metric, [None, *(name for metrics in METRICS.values() for name in metrics)])
         if not self.margin >= 0:
