@@ -165,7 +165,7 @@ def next(
     gain: Estimate | None = None
     simulated: dict[int, tuple[float, float]] = {}
     if head is not None:
-        notes.append("not compared with random choices: the head may have learned the labelled rows")
+        notes += ["not compared with random choices: the head may have learned the labelled rows"] * bool(len(known))
     elif not chosen.skip_simulation and len(known) >= LEAST_SIMULATED:
         with show.step("simulating", DRAWS * ROUNDS, "rounds") as advance:
             gain, simulated = simulate(Z[known], y[known], chosen.seed, advance)
