@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -16,7 +15,7 @@ from starlette.exceptions import HTTPException
 from embedpipe._utils.option_names import option
 from embedpipe.errors import ConcurrentWriteError, ItemError
 from embedpipe.report.page import read_template
-from embedpipe.serving.base_app import MOST_UPLOADED, GoneError, base_app, problems
+from embedpipe.serving.base_app import MOST_UPLOADED, STATIC, GoneError, base_app, problems
 from embedpipe.serving.guard import LOCAL
 from embedpipe.serving.messages import (
     Count,
@@ -37,7 +36,6 @@ from embedpipe.serving.viewing.layout import as_bytes
 from embedpipe.serving.viewing.selection import Filter, Order
 from embedpipe.serving.viewing.viewer import Viewer
 
-STATIC = Path(__file__).parent / "static"
 #: Rows of one answer.
 MOST_ROWS = 200
 #: What is named by content never changes.

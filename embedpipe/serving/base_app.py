@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import FileResponse, JSONResponse
 from starlette.exceptions import HTTPException
 
 from embedpipe._utils.version import __version__
@@ -15,6 +17,7 @@ from embedpipe.errors import EmbedpipeError, TemporaryError, UsageError
 from embedpipe.serving.guard import Guard
 from embedpipe.serving.messages import Problem
 
+STATIC = Path(__file__).parent / "static"
 #: Largest request, and largest uploaded picture, in bytes.
 MOST_BYTES, MOST_UPLOADED = 1 << 20, 32 << 20
 WORDS = {
@@ -65,6 +68,16 @@ def base_app(title: str, hosts: Iterable[str], token: str | None) -> FastAPI:
     _handle_errors(app)
     app.add_middleware(Guard, hosts=tuple(hosts), token=token)
     return app
+
+
+def add_files(app: FastAPI, files: Mapping[str, str]) -> None:
+    """Serve files of the page: the name of each by the path below the address."""
+
+    def answer(file: Path, request: Request) -> FileResponse:
+        return FileResponse(file)
+
+    for path, name in files.items():
+        app.add_route(f"/{path}", partial(answer, STATIC / name), include_in_schema=False)
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -12,10 +12,13 @@ from embedpipe.backbones.backbone import Backbone, Item
 from embedpipe.errors import ForwardError
 from embedpipe.heads import Head
 from embedpipe.heads.predicting.predictions import Predictions
-from embedpipe.serving.base_app import MOST_UPLOADED, base_app, problems
+from embedpipe.serving.base_app import MOST_UPLOADED, add_files, base_app, problems
 from embedpipe.serving.batching import Batcher
 from embedpipe.serving.viewing.collection import as_json_value
 from embedpipe.serving.viewing.pictures import check_upload
+
+#: Files of the page, where a person tries the head and reads about the API.
+FILES = ("serve.js", "routes.js", "dom.js", "style.css", "icon.svg")
 
 
 class TextItem(BaseModel):
@@ -43,6 +46,7 @@ class Health(BaseModel):
     head: str
     label: str
     backbone: str
+    modality: str
 
 
 class HeadService:
@@ -89,6 +93,7 @@ def create_head_app(service: HeadService, hosts: tuple[str, ...], token: str | N
     """Return the application that serves a head; see `embedpipe.serving.create_app` for the parameters."""
     app = base_app("embedpipe serve", hosts, token)
     app.include_router(_routes(service))
+    add_files(app, {"": "serve.html", **{name: name for name in FILES}})
     return app
 
 
@@ -100,7 +105,8 @@ def _routes(service: HeadService) -> APIRouter:
     def health() -> Health:
         """Say that the server answers."""
         name = f"{spec.provider}/{spec.name}"
-        return Health(status="ok", head=service.head.name, label=service.head.label, backbone=name)
+        facts = {"head": service.head.name, "label": service.head.label, "modality": spec.modality}
+        return Health(status="ok", backbone=name, **facts)
 
     if spec.modality == "image":
 

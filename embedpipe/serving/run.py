@@ -95,8 +95,9 @@ def serve(head: Head | str | Path, **options: Unpack[ServeParameters]) -> None:
     """Serve the predictions of a head: a picture or text is posted, its prediction comes back.
 
     ``POST /api/predict`` takes a picture as the body, or ``{"text": ...}`` for a head of texts. Concurrent requests go
-    through the backbone together. ``/health`` says that the server answers, ``/api/openapi.json`` describes it. The
-    function returns when it is interrupted. On another address than this machine's own, a token is needed.
+    through the backbone together. ``/`` is a page to try it by hand and to read about the API, which
+    ``/api/openapi.json`` describes for programs; ``/health`` says that the server answers. The function returns when
+    it is interrupted. On another address than this machine's own, a token is needed.
 
     Parameters
     ----------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -46,6 +47,17 @@ def test_health_and_refusals(client: TestClient) -> None:
         answer = client.post("/api/predict", content=data)
         assert (answer.status_code, bool(answer.json()["error"])) == (400, True)
     assert client.get("/health", headers={"host": "evil.example"}).status_code == 400
+
+
+def test_the_page_is_served_and_nothing_of_the_other_page(client: TestClient) -> None:
+    page = client.get("/").text
+    assert re.findall(r'(?:src|href)="([^"]+)"', page) == [
+        "icon.svg", "style.css", "serve.js", "routes.js", "api/openapi.json",
+    ]  # fmt: skip
+    for name in ("icon.svg", "style.css", "serve.js", "routes.js", "dom.js", "api/openapi.json"):
+        assert client.get(f"/{name}").status_code == 200
+    assert client.get("/index.html").status_code == client.get("/main.js").status_code == 404
+    assert "/" not in client.get("/api/openapi.json").json()["paths"]
 
 
 def test_what_waits_goes_together_and_errors_reach_those_who_wait() -> None:
