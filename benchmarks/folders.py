@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
+import sentence_transformers
 import timm
 import torch
 import transformers
@@ -22,6 +23,7 @@ Features = Callable[[torch.Tensor], torch.Tensor]
 #: The libraries, which have no types for what is called here.
 CLIP_LIBRARY: Any = open_clip
 HUGGING_FACE: Any = transformers
+SENTENCES: Any = sentence_transformers
 TIMM_DATA: Any = timm.data
 
 CLIP = {
@@ -49,7 +51,8 @@ class Case:
 def make_cases(folder: Path) -> list[Case]:
     """Save a small model of each library, and return the ways of loading it."""
     torch.manual_seed(0)
-    return [*_of_timm(folder / "timm"), *_of_open_clip(folder / "open_clip"), *_of_transformers(folder)]
+    cases = [*_of_timm(folder / "timm"), *_of_open_clip(folder / "open_clip"), *_of_transformers(folder)]
+    return [*cases, *(_of_sentence_transformers(folder, kind) for kind in ("dinov2", "siglip"))]
 
 
 def _spread(module: Any) -> Any:
@@ -141,3 +144,18 @@ def _of_transformers(folder: Path) -> list[Case]:
                 Case(f"transformers/{kind}, {side} px", f"transformers/{folder / kind}", transform, features, options)
             )
     return cases
+
+
+def _of_sentence_transformers(folder: Path, kind: str) -> Case:
+    """Save a model of transformers as one of sentence-transformers: its tokens averaged, or its own vectors."""
+    place = folder / f"sentence-transformers-{kind}"
+    SENTENCES.SentenceTransformer(str(folder / kind), device="cpu").save_pretrained(str(place))
+    model: Any = SENTENCES.SentenceTransformer(str(place), device="cpu")
+
+    def transform(photo: Image.Image) -> Any:
+        return model.preprocess([photo])["pixel_values"][0]
+
+    def features(x: torch.Tensor) -> Any:
+        return model({"pixel_values": x, "modality": "image"})["sentence_embedding"]
+
+    return Case(f"sentence-transformers/{kind}, 96 px", f"sentence-transformers/{place}", transform, features)

@@ -99,7 +99,20 @@ def test_words_find_photos_also_of_another_size(kind: str, root: Path, photos: P
     assert found["id"].to_pylist() == [store.ids()[row] for row in best]
 
 
-def test_transformer_and_heads_take_it(root: Path, photos: Path) -> None:
+@pytest.mark.long
+def test_fine_tuned_classifier_takes_it(root: Path) -> None:
+    rng = np.random.default_rng(0)
+    shades = rng.integers(0, 80, (24, 40, 40, 3)).astype(np.uint8)
+    shades[::2, ..., 0] += 120
+    shades[1::2, ..., 1] += 120
+    classifier = embedpipe.FineTunedClassifier(
+        f"sentence-transformers/{root / 'dinov2'}", epochs=1, near_duplicates="off", device="cpu"
+    )
+    images, labels = [Image.fromarray(pixels) for pixels in shades], ["red", "green"] * 12
+    assert classifier.fit(images, labels).score(images, labels) >= 0.9
+
+
+def test_transformer_takes_it(root: Path, photos: Path) -> None:
     paths = sorted(photos.rglob("*.jpg"))[:2]
     name = f"sentence-transformers/{root / 'dinov2'}"
     vectors = embedpipe.EmbeddingTransformer(name, device="cpu", store=None).fit_transform(paths)
