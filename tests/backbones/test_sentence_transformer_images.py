@@ -127,6 +127,9 @@ def test_files_decide_the_modality(root: Path, tmp_path: Path) -> None:
 
     assert {kind: modality(root / kind) for kind in KINDS} == dict.fromkeys(KINDS, "image")
     assert modality(root / "plain-bert") == "text"
+    shutil.copytree(root / "routed", tmp_path / "asym")
+    (tmp_path / "asym/router_config.json").rename(tmp_path / "asym/config.json")
+    assert modality(tmp_path / "asym") == "image"
     shutil.copytree(root / "clip", tmp_path / "chats")
     file = tmp_path / "chats/sentence_bert_config.json"
     settings = json.loads(file.read_text())

@@ -91,7 +91,8 @@ def _of_module(root: Path, path: str, kind: str) -> dict[Modality, Path]:
     if Path(path).is_absolute() or ".." in Path(path).parts:
         raise ValueError(f"a module must be in the folder, got {path!r}")
     if name in _ROUTERS:
-        router = json.loads((folder / "router_config.json").read_bytes())
+        files = [folder / each for each in ("router_config.json", "config.json")]  # the second before 2025
+        router = json.loads(next((each for each in files if each.is_file()), files[0]).read_bytes())
         firsts = [modules[0] for modules in router["structure"].values()]
         routes = [_of_module(folder, first, router["types"][first]) for first in firsts]
         return {modality: place for route in reversed(routes) for modality, place in route.items()}
