@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake.transaction import AddAction, RemoveAction
 
+from embedpipe._utils.option_names import option
 from embedpipe.errors import ConcurrentWriteError, StoreError, UsageError, suggest
 from embedpipe.store.data_files import removal
 from embedpipe.store.delta_log import Change
@@ -68,9 +69,11 @@ def write_column(
 ) -> Change:
     """Write a column as `set_column` does, under any name."""
     table.refresh()  # another process may have committed the rows since the table was opened
-    for name in (id, column, *([expected] if expected else [])):
-        if name not in values.column_names:
-            raise UsageError(f"the table has no column {name!r}{suggest(name, values.column_names)}")
+    for role, name in (("id", id), ("label", column), ("expected", expected)):
+        if name and name not in values.column_names:
+            raise UsageError(
+                f"the table has no column {name!r} ({option(role, ...)}){suggest(name, values.column_names)}"
+            )
     keys = values.column(id).cast(pa.string())
     rows = IdIndex(keys)
     if rows.has_repeats or keys.null_count > 1:
