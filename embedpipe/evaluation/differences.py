@@ -46,8 +46,8 @@ Z95 = 1.959963984540054
 Floats = npt.NDArray[np.float64]
 
 
-class TestAgainstBest(NamedTuple):
-    """Paired test of one candidate against the best.
+class ComparisonWithBest(NamedTuple):
+    """Paired comparison of one candidate with the best.
 
     Attributes
     ----------
@@ -72,7 +72,7 @@ def count_repeats(splits: Splits) -> int:
     return len({resample.seed for resample in splits.resamples})
 
 
-def test_train_ratio(splits: Splits) -> float:
+def tested_per_trained(splits: Splits) -> float:
     """Return the number of test rows divided by that of training rows, averaged over resamples."""
     return float(np.mean([len(resample.test) / len(resample.train) for resample in splits.resamples]))
 
@@ -100,7 +100,7 @@ def estimates(
         if not single:
             correct = [each.correct for each in predictions] if name == "accuracy" else None
             least = _least_error(name, splits, tested, within, correct)
-            ratio, repeats = test_train_ratio(splits), count_repeats(splits)
+            ratio, repeats = tested_per_trained(splits), count_repeats(splits)
             value, low, high = corrected_interval(per_resample, ratio, repeats=repeats, min_standard_error=least)
         elif name not in of_draws:
             value, low, high = share_interval(int(tested.correct.sum()), len(tested.y))
@@ -194,7 +194,7 @@ def differences(
     return differences_of(tests, higher_is_better, margin)
 
 
-def differences_of(tests: Sequence[TestAgainstBest], higher_is_better: bool, margin: float) -> list[Difference]:
+def differences_of(tests: Sequence[ComparisonWithBest], higher_is_better: bool, margin: float) -> list[Difference]:
     """Correct the p-values of the tests, and add the verdicts."""
     # The best was chosen on the same rows, so the correction is for all pairs of candidates.
     adjusted = holm([test.p for test in tests], len(tests) * (len(tests) + 1) // 2)
@@ -209,8 +209,8 @@ def _resampled_test(
     other_values: list[float],
     best: Sequence[PredictedRows],
     other: Sequence[PredictedRows],
-) -> TestAgainstBest:
-    repeats, ratio = count_repeats(splits), test_train_ratio(splits)
+) -> ComparisonWithBest:
+    repeats, ratio = count_repeats(splits), tested_per_trained(splits)
     by_resample = np.subtract(other_values, best_values)
     rows = _tested(splits, best), _tested(splits, other)
     within = _unseen(metric, float(by_resample.mean()), splits, rows[1], rows[0])
@@ -223,7 +223,9 @@ def _resampled_test(
     posterior = (test.worse, test.equal, test.better)
     if (estimate.low, estimate.high) != (test.low, test.high):
         posterior = normal_posterior(estimate, margin)
-    return TestAgainstBest(estimate, max(test.p, smallest_p(_units(splits))), posterior, "corrected resampled t-test")
+    return ComparisonWithBest(
+        estimate, max(test.p, smallest_p(_units(splits))), posterior, "corrected resampled t-test"
+    )
 
 
 def _least_error(
@@ -254,7 +256,7 @@ def _least_error(
 
 def _single_test_set(
     metric: str, margin: float, splits: Splits, best: PredictedRows, other: PredictedRows
-) -> TestAgainstBest:
+) -> ComparisonWithBest:
     difference = float(other.metric(metric)[0] - best.metric(metric)[0])
     within = _unseen(metric, difference, splits, other, best)
     if metric == "accuracy" and not _has_groups(splits):
@@ -271,7 +273,7 @@ def _single_test_set(
         paired = from_draws(difference, drawn, units=_units(splits), within=within)
         low, high, p, name = paired.low, paired.high, paired.p, "paired bootstrap"
     estimate = Estimate(difference, min(low, within[0]), max(high, within[1]))
-    return TestAgainstBest(estimate, p, normal_posterior(estimate, margin), name)
+    return ComparisonWithBest(estimate, p, normal_posterior(estimate, margin), name)
 
 
 def normal_posterior(estimate: Estimate, margin: float) -> tuple[float, float, float]:
@@ -282,7 +284,7 @@ def normal_posterior(estimate: Estimate, margin: float) -> tuple[float, float, f
     return below, max(1 - below - above, 0.0), above
 
 
-def _difference(test: TestAgainstBest, adjusted: float, higher_is_better: bool, margin: float) -> Difference:
+def _difference(test: ComparisonWithBest, adjusted: float, higher_is_better: bool, margin: float) -> Difference:
     below, equal, above = test.posterior
     worse, better = (below, above) if higher_is_better else (above, below)
     if equal >= LEVEL and -margin <= test.estimate.low and test.estimate.high <= margin:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from embedpipe.evaluation.differences import (
     MAX_DRAWS,
     MAX_WEIGHTS,
-    TestAgainstBest,
+    ComparisonWithBest,
     differences_of,
     normal_posterior,
 )
@@ -59,7 +59,7 @@ def compare_layers(
         within = value * (1 - unseen) - unseen, value * (1 - unseen) + unseen
         paired = from_draws(value, drawn[:, i, 0] - drawn[:, best, 0], units=units, within=within)
         estimate = Estimate(value, paired.low, paired.high)
-        tests.append(TestAgainstBest(estimate, paired.p, normal_posterior(estimate, margin), "paired bootstrap"))
+        tests.append(ComparisonWithBest(estimate, paired.p, normal_posterior(estimate, margin), "paired bootstrap"))
     differences = dict(zip(others, differences_of(tests, True, margin), strict=True))
     return [(each, differences.get(i)) for i, each in enumerate(estimates)]
 
