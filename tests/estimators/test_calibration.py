@@ -18,6 +18,7 @@ from stored import clusters, make_store
 from embedpipe import fit, load_head
 from embedpipe.errors import UsageError
 from embedpipe.estimators import TunedLogisticRegression, TunedRidgeClassifier
+from embedpipe.estimators.wrappers import calibration
 from embedpipe.estimators.wrappers.calibration import TemperatureCalibratedClassifier
 from embedpipe.heads.registry import HEADS
 
@@ -33,7 +34,10 @@ def test_passes_scikit_learn_estimator_checks(estimator: Any, check: Any) -> Non
 
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_temperature_equals_scikit_learn(classes: int, weighted: bool) -> None:
+def test_temperature_equals_scikit_learn_without_doubt(
+    classes: int, weighted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibration, "platt_doubt", lambda y, weights: 0.0)
     X, y = clusters(240, classes, spread=2.5)
     X = X.astype(np.float64)  # of float32 logits scikit-learn's temperature is less exact
     weights = np.random.default_rng(1).uniform(0, 3, len(y)) if weighted else None
@@ -43,6 +47,34 @@ def test_temperature_equals_scikit_learn(classes: int, weighted: bool) -> None:
     ours = TemperatureCalibratedClassifier(head, cv=folds).fit(X, y, weights)
     np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), atol=1e-5)
     assert ours.temperature_ > 1
+
+
+@pytest.mark.parametrize("rows", [30, 300])
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_probabilities_stay_below_1_where_all_rows_are_right(name: str, rows: int) -> None:
+    X, y = clusters(rows, spread=0.01)
+    shares = TemperatureCalibratedClassifier(HEADS[name]["classification"](rows * 2 // 3)).fit(X, y).predict_proba(X)
+    doubt = 1 - shares[np.arange(rows), y].mean()
+    assert 0.2 / (rows + 2) < doubt < 2 / (rows + 2)
+
+
+def test_doubt_is_a_weight_of_the_next_class() -> None:
+    logits = np.random.default_rng(0).standard_normal((50, 3))
+    y = logits.argmax(axis=1)
+    y[:9] = logits[:9].argmin(axis=1)
+    others = logits.copy()
+    others[np.arange(50), y] = -np.inf
+    twice, labels = np.concatenate([logits, logits]), np.concatenate([y, others.argmax(axis=1)])
+    weights = np.repeat([0.9, 0.1], 50)
+    doubted = calibration.best_temperature(logits, y, None, doubt=0.1)
+    assert doubted == pytest.approx(calibration.best_temperature(twice, labels, weights), rel=1e-6)
+
+
+def test_doubt_counts_rows_by_their_weight() -> None:
+    y, weights = np.zeros(8, np.int64), np.repeat([3.0, 0.0], 4)
+    assert calibration.platt_doubt(y, None) == 1 / 10
+    assert calibration.platt_doubt(y, weights) == 1 / 14
+    assert calibration.platt_doubt(y, weights / 12) == 1 / 6
 
 
 @pytest.mark.parametrize("classes", [2, 3])

@@ -33,7 +33,8 @@ class TemperatureCalibratedClassifier(ClassifierMixin, WrappedEstimator):  # typ
     """Calibrate probabilities by temperature scaling: the logits are divided by one number, the temperature.
 
     The temperature has the least log-loss on out-of-fold predictions of the training rows, as in scikit-learn's
-    ``CalibratedClassifierCV(method="temperature", ensemble=False)``. Predicted classes do not change.
+    ``CalibratedClassifierCV(method="temperature", ensemble=False)``, but for the targets. Predicted classes do not
+    change.
 
     Parameters
     ----------
@@ -57,6 +58,10 @@ class TemperatureCalibratedClassifier(ClassifierMixin, WrappedEstimator):  # typ
 
     Notes
     -----
+    Targets are Platt's: of n rows, a share of 1 / (n + 2) of each counts for the class that comes next to its own.
+    Otherwise no temperature is low enough for predictions that are all right, as those of few rows often are: every
+    probability becomes 1, also of new rows that are predicted wrongly.
+
     Logits are the classifier's scores. A classifier without ``decision_function`` has its probabilities' logarithms
     instead, after a small number is added, because votes of few neighbours are often 0; out-of-fold log-loss chooses
     that number too. scikit-learn does not calibrate such classifiers for two classes. An estimator that chooses a
@@ -64,7 +69,9 @@ class TemperatureCalibratedClassifier(ClassifierMixin, WrappedEstimator):  # typ
 
     References
     ----------
-    Guo, Pleiss, Sun, Weinberger: On calibration of modern neural networks, ICML 2017.
+    Guo, Pleiss, Sun, Weinberger: On calibration of modern neural networks, ICML 2017. Platt: Probabilistic outputs for
+    support vector machines and comparisons to regularized likelihood methods, Advances in Large Margin Classifiers,
+    1999, section 2.2 (the targets).
 
     Examples
     --------
@@ -151,24 +158,38 @@ class TemperatureCalibratedClassifier(ClassifierMixin, WrappedEstimator):  # typ
         tried = []
         for floor in (0.0,) if scored else FLOORS:
             logits = _logits(predicted, floor)
-            temperature = best_temperature(logits, labels, test_weights)
+            temperature = best_temperature(logits, labels, test_weights, doubt=platt_doubt(labels, test_weights))
             losses = -log_softmax(logits / temperature, axis=1)[np.arange(len(labels)), labels]
             tried.append((np.average(losses, weights=test_weights), temperature, floor))
         return min(tried)[1:]
 
 
-def best_temperature(logits: Floats, y: npt.NDArray[np.int64], weights: Weights) -> float:
+def platt_doubt(y: npt.NDArray[np.int64], weights: Weights) -> float:
+    """Return the share of a row that may belong to another class: 1 / (n + 2) for n rows.
+
+    A row of weight 2 counts as two, as everywhere in scikit-learn; weights that sum to 1 are no fewer rows.
+    """
+    rows = float(len(y)) if weights is None else max(float(weights.sum()), float(np.count_nonzero(weights)))
+    return 1 / (rows + 2)
+
+
+def best_temperature(logits: Floats, y: npt.NDArray[np.int64], weights: Weights, *, doubt: float = 0.0) -> float:
     """Return the temperature of least log-loss for logits (n, n_classes) and classes (n,), all of which occur.
 
-    It is scikit-learn's, found in the same way. Its ``CalibratedClassifierCV`` sets the warning filters of the whole
-    process for each fit, which threads that calibrate at the same time would undo.
+    With ``doubt``, that share of each row counts for the class with the largest logit beside its own. Without, the
+    temperature is scikit-learn's, found in the same way. Its ``CalibratedClassifierCV`` sets the warning filters of the
+    whole process for each fit, which threads that calibrate at the same time would undo.
     """
     shifted = logits - logits.max(axis=1, keepdims=True)
-    of_truth = shifted[np.arange(len(y)), y]
+    rows = np.arange(len(y))
+    of_truth, others = shifted[rows, y], shifted.copy()
+    others[rows, y] = ABSENT_LOGIT
+    of_next = others.max(axis=1)
+    target = np.where(of_next > ABSENT_LOGIT / 2, (1 - doubt) * of_truth + doubt * of_next, of_truth)
 
     def log_loss(log_beta: float) -> float:
         beta = np.exp(log_beta)
-        return float(np.average(np.log(np.exp(beta * shifted).sum(axis=1)) - beta * of_truth, weights=weights))
+        return float(np.average(np.log(np.exp(beta * shifted).sum(axis=1)) - beta * target, weights=weights))
 
     minimum = minimize_scalar(log_loss, bounds=LOG_BETA_RANGE, options={"xatol": 64 * np.finfo(np.float64).eps})
     return float(np.exp(-minimum.x))
