@@ -31,6 +31,7 @@ from embedpipe.estimators import TemperatureCalibratedClassifier, TunedLogisticR
 from embedpipe.finetuning.options import FineTuneOptions, Method
 from embedpipe.finetuning.run_folder import architecture, is_hugging_face
 from embedpipe.finetuning.source import make_item_set, require_trainable
+from embedpipe.finetuning.training.base_trainer import BaseTrainer
 from embedpipe.finetuning.training.classifier_network import SOFTENING, ClassifierNetwork
 from embedpipe.finetuning.training.contrastive import ContrastiveTrainer, require_contrastive
 from embedpipe.finetuning.training.epochs import Epoch
@@ -57,8 +58,9 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     The head is a calibrated logistic regression on the features of the frozen backbone; then all weights are trained
     (Kumar, Raghunathan, Jones, Ma and Liang, ICLR 2022). A part of the rows is held out for validation, with
     near-duplicates on the same side. The weights of the latest epoch whose validation accuracy is within one standard
-    error of the best are kept, or those of the linear probe if its accuracy is higher. Pickles hold the trained
-    weights; to load one of a network of Hugging Face needs its configuration, from the same folder, package or cache.
+    error of the best are kept, or those of the linear probe if it is more accurate, or as accurate and has a lower
+    log-loss. Pickles hold the trained weights; to load one of a network of Hugging Face needs its configuration, from
+    the same folder, package or cache.
 
     Parameters
     ----------
@@ -197,7 +199,7 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             network = ClassifierNetwork(backbone, fit_probe(train), options.batch_norm, options.lora, options.seed)
             item_set = _item_set(_list_items(items, backbone), backbone, options.seed)
             data = item_set, position.astype(np.int64), train, validation, options
-            trainer: Trainer | ContrastiveTrainer
+            trainer: BaseTrainer
             if self.method == "contrastive":
                 trainer = ContrastiveTrainer(network, *data, fit_head)
             else:

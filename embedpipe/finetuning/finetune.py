@@ -27,12 +27,13 @@ from embedpipe.finetuning.result import FineTuneResult, InitialCheck, ProbeCompa
 from embedpipe.finetuning.run_settings import digest, require_same, run_settings
 from embedpipe.finetuning.source import load_frozen, open_item_set, open_items
 from embedpipe.finetuning.split_rows import Rows, SplitRows, network_layer, read_split_rows
+from embedpipe.finetuning.training.base_trainer import BaseTrainer, OnEpoch
 from embedpipe.finetuning.training.classifier_network import SOFTENING, ClassifierNetwork
 from embedpipe.finetuning.training.contrastive import ContrastiveTrainer, require_contrastive
 from embedpipe.finetuning.training.distributed import Workers
 from embedpipe.finetuning.training.launcher import require_one_process
 from embedpipe.finetuning.training.linear_head import LinearHead, fold_head
-from embedpipe.finetuning.training.trainer import OnEpoch, Trainer
+from embedpipe.finetuning.training.trainer import Trainer
 from embedpipe.heads import Head
 from embedpipe.heads.scoring import FitReport, measure_logits
 from embedpipe.heads.training.vectors import read_finite
@@ -70,8 +71,8 @@ def finetune(
     trained (Kumar, Raghunathan, Jones, Ma and Liang, ICLR 2022). Contrastive, for texts with few labels: the trainer of
     sentence-transformers brings texts of a class together and others apart, then a head is fitted on the new vectors
     (SetFit; Tunstall et al., 2022). The weights of the latest epoch whose validation accuracy is within one standard
-    error of the best are kept, or those of the linear probe if its accuracy is higher. The test rows are read once, at
-    the end.
+    error of the best are kept, or those of the linear probe if it is more accurate, or as accurate and has a lower
+    log-loss. The test rows are read once, at the end.
 
     A run that was interrupted continues where it stopped, on a CPU to bit-identical weights; a finished run is loaded.
     If a launcher (``accelerate launch``, ``torchrun``) has started several processes, each trains on its own GPU and
@@ -210,7 +211,7 @@ def _train(
     network = ClassifierNetwork(frozen, initial, options.batch_norm, options.lora, options.seed)
     data, state = (items, split.y, split.train, split.validation), folder / run_folder.STATES[method]
     common: dict[str, Any] = {"state": state, "settings": settings, "on_epoch": on_epoch if workers.first else None}
-    trainer: Trainer | ContrastiveTrainer
+    trainer: BaseTrainer
     if method == "contrastive":
 
         def fit_head(vectors: npt.NDArray[np.float32], rows: Rows) -> LinearHead:
@@ -285,7 +286,7 @@ def _leakage_notes(head: Head | None, store: FeatureStore) -> list[str]:
 
 
 def _check_initial_network(
-    trainer: Trainer | ContrastiveTrainer,
+    trainer: BaseTrainer,
     head: LinearHead,
     X: npt.NDArray[np.float32],
     split: SplitRows,
@@ -334,7 +335,7 @@ def _compare_with_probe(
 
 def _save_head(
     probe: Head,
-    trainer: Trainer | ContrastiveTrainer,
+    trainer: BaseTrainer,
     rows: Rows,
     logits: Floats,
     split: SplitRows,

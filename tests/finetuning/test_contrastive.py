@@ -70,7 +70,7 @@ def test_texts_of_a_class_come_together(model: Path, run: FineTuneResult) -> Non
         X, y = each.to_numpy(label="label")
         cosines, same = X @ X.T, y[:, None] == y
         gaps.append(cosines[same].mean() - cosines[~same].mean())
-    assert gaps[1] > 2 * gaps[0] > 0
+    assert gaps[1] > 1.3 * gaps[0] > 0
 
 
 def test_result_is_a_backbone_and_a_head_on_its_features(model: Path, run: FineTuneResult) -> None:

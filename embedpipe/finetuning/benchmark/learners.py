@@ -29,6 +29,7 @@ from embedpipe.finetuning.options import FineTuneOptions
 from embedpipe.finetuning.run_folder import is_hugging_face
 from embedpipe.finetuning.source import open_item_set
 from embedpipe.finetuning.split_rows import SplitRows
+from embedpipe.finetuning.training.base_trainer import BaseTrainer
 from embedpipe.finetuning.training.classifier_network import BATCH_NORMS, SOFTENING, ClassifierNetwork
 from embedpipe.finetuning.training.contrastive import ContrastiveTrainer
 from embedpipe.finetuning.training.items.batches import embed_batch
@@ -123,7 +124,7 @@ class CellTrainer:
         state = self.folder.state(learner, draw.labels, draw.seed)
         data, settings = (items, split.y, draw.train, draw.validation), {"cell": state.stem}
         settings |= self.folder.facts["settings"]
-        trainer: Trainer | ContrastiveTrainer
+        trainer: BaseTrainer
         if learner == "contrastive":
             state = state.with_suffix("")  # a folder
             trainer = ContrastiveTrainer(network, *data, options, self.fit_head, state=state, settings=settings)

@@ -7,14 +7,13 @@ import dataclasses
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.special import softmax
 from torch import Tensor
 
 from embedpipe._utils.checksums import file_sha256
@@ -24,9 +23,10 @@ from embedpipe._utils.progress import Advance, Progress, uncounted
 from embedpipe.backbones.network import TextNetwork
 from embedpipe.backbones.providers.hugging_face.library import quiet
 from embedpipe.backbones.spec import FEATURES, BackboneSpec
-from embedpipe.errors import BackboneError, TrainingDataError, UsageError
+from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.finetuning.options import FineTuneOptions
 from embedpipe.finetuning.run_settings import require_same
+from embedpipe.finetuning.training.base_trainer import MAX_GRADIENT_NORM, SAVE_SECONDS, BaseTrainer
 from embedpipe.finetuning.training.classifier_network import ClassifierNetwork
 from embedpipe.finetuning.training.epochs import Epoch, Run
 from embedpipe.finetuning.training.items.batches import Batch
@@ -34,15 +34,10 @@ from embedpipe.finetuning.training.items.item_set import ItemSet, Rows
 from embedpipe.finetuning.training.items.text_set import TextSet
 from embedpipe.finetuning.training.linear_head import LinearHead
 from embedpipe.finetuning.training.state_file import load_state, save_state
-from embedpipe.finetuning.training.trainer import MAX_GRADIENT_NORM, OnEpoch, default_precision
-from embedpipe.statistics import log_losses
-from embedpipe.statistics.percentages import percent
 
 Vectors = npt.NDArray[np.float32]
 #: From the vectors of rows and their positions to a head.
 FitHead = Callable[[Vectors, Rows], LinearHead]
-#: Seconds between two checkpoints.
-SAVE_SECONDS = 60.0
 #: File beside those of the library in a checkpoint, written last.
 RUN = "run.pt"
 KEYS = {"settings", "run", "candidate_weights", "files"}
@@ -70,37 +65,25 @@ def require_contrastive(spec: BackboneSpec, options: FineTuneOptions, holder: st
         raise UsageError(f"{option('batch_size')} must be even and >= 4 with {name}, got {options.batch_size}")
 
 
-class ContrastiveTrainer:
+class ContrastiveTrainer(BaseTrainer):
     """Trains a text encoder so that texts of one class get similar vectors, then fits a head on these.
 
     SetFit's way (Tunstall et al., "Efficient few-shot learning without prompts", 2022) with the trainer of
     sentence-transformers and its loss of all triplets in a batch: two texts of a class and one of another (Hermans,
     Beyer and Leibe, 2017). Pairs of texts, SetFit's default, take four passes of a text where a triplet loss takes
     one. In a batch the classes take turns with two texts each; what is left of a frequent class waits for another
-    epoch. After each epoch a head is fitted on the training rows and measured on the validation rows, which choose the
-    epoch as in `Trainer`. Attributes and methods are those of `Trainer`.
+    epoch. After each epoch a head is fitted on the training rows and measured on the validation rows. In the end one is
+    fitted on both, on the vectors of the best epoch.
 
     Parameters
     ----------
     network : ClassifierNetwork
         Of a sentence-transformers encoder, with a head of the training rows; is trained in place.
-    items : ItemSet
-    y : int64 array (n_samples,)
-        Class numbers of all rows.
-    train, validation : int64 array
-        Positions of rows.
-    options : FineTuneOptions
+    items, y, train, validation, options
+        As of `BaseTrainer`, as are ``state`` (a folder for the library's checkpoints), ``settings`` and ``on_epoch``.
     fit_head : callable
         ``fit_head(vectors, rows)`` returns a head that is fitted on the vectors of these rows.
-    state : path, optional
-        Folder for the trainer's checkpoints, from which `fit` continues.
-    settings : dict
-        What the run depends on; checkpoints with others are refused.
-    on_epoch : callable, optional
-        Called after each epoch with all epochs so far.
     """
-
-    augmentation = "none"
 
     def __init__(
         self,
@@ -111,63 +94,37 @@ class ContrastiveTrainer:
         validation: Rows,
         options: FineTuneOptions,
         fit_head: FitHead,
-        *,
-        state: Path | None = None,
-        settings: Mapping[str, Any] | None = None,
-        on_epoch: OnEpoch | None = None,
+        **common: Any,
     ) -> None:
         assert isinstance(items, TextSet)  # see `require_contrastive`
-        self.network, self.items, self.options, self._fit_head = network, items, options, fit_head
-        self._y, self._train, self._validation, self._on_epoch = y, train, validation, on_epoch
-        self._state, self._settings = state, dict(settings or {})
-        self.device = network.last.weight.device
+        super().__init__(network, items, y, train, validation, options, **common)
+        self._texts, self._fit_head = items, fit_head
+        self._checkpoint: Path | None = None
         if self.device.type == "cuda" and self.device.index:
             raise UsageError(
                 f"contrastive training needs the first GPU, got {self.device}: choose it with CUDA_VISIBLE_DEVICES"
             )
-        options.augmentation(len(train), items.modality)  # refuses one of images
-        self.precision = options.train_precision or default_precision(self.device)
-        if options.freeze_until is not None:
-            network.freeze_before(options.freeze_until)
-        self._candidate_weights: dict[str, Tensor] = {}
-        self.last_state: dict[str, Tensor] = {}
-        self.run = Run()
 
     def fit(self, progress: Progress) -> Run:
-        """Train, or continue from the last checkpoint, and leave the network with the selected weights and head.
+        """Train, or continue from the last checkpoint; see `BaseTrainer.fit`.
 
         Raises
         ------
         TrainingDataError
-            If no validation text can be read, or less than two classes have two training texts.
-        UsageError
-            If a checkpoint is damaged or of another run.
-        BackboneError
-            If the device has too little memory.
+            Also if less than two classes have two training texts.
         """
-        before = _copied(self.network)
-        checkpoint = self._checkpoint()
-        if checkpoint is None:
-            self._measure(None, 0, 0.0)
-        elif self._on_epoch is not None:
-            self._on_epoch(self.run.epochs)
-        if not self.run.finished:
-            try:
-                with _generators_kept(self.device), quiet():
-                    self._train_encoder(checkpoint, progress)
-            except torch.OutOfMemoryError as error:
-                raise BackboneError(
-                    f"{self.device} has too little memory for {self.options.batch_size} texts: give a smaller "
-                    f"{option('batch_size')}"
-                ) from error
-        self.last_state = self.network.backbone_state()
-        if not self.run.best.number:
-            self.network.load_state_dict(before)
-            return self.run
-        self.network.load_state_dict(self._candidate_weights)
-        rows, vectors = self._vectors(np.sort(np.concatenate([self._train, self._validation])))
-        self.network.set_head(self._fit_head(vectors, rows))
-        return self.run
+        run = super().fit(progress)
+        if run.best.number:
+            rows, vectors = self._vectors(np.sort(np.concatenate([self._train, self._validation])))
+            self.network.set_head(self._fit_head(vectors, rows))
+        return run
+
+    def _train_epochs(self, progress: Progress) -> None:
+        with _generators_kept(self.device), quiet():
+            self._train_encoder(progress)
+
+    def _less_memory(self, batch: str) -> str:
+        return f"{batch}: give a smaller {option('batch_size')}"
 
     def logits(self, rows: Rows, advance: Advance = uncounted) -> tuple[Rows, npt.NDArray[np.float64]]:
         """Return the rows whose texts can be read, and their logits, float64 (n, n_classes)."""
@@ -212,31 +169,11 @@ class ContrastiveTrainer:
         start, run = time.monotonic(), self.run
         rows, vectors = self._vectors(self._train)
         self.network.set_head(self._fit_head(vectors, rows))
-        self._measure(run.loss / max(run.batches, 1), len(rows), seconds + time.monotonic() - start)
-        run.batches, run.loss = 0, 0.0
-        last = run.epochs[-1]
-        progress.say(
-            f"epoch {last.number} of {self.options.epochs}: loss {last.training_loss:.4f}, validation accuracy "
-            f"{percent(last.validation_accuracy)}, log-loss {last.validation_log_loss:.4f}"
-            f"{' (best)' * (run.best is last)}"
-        )
+        self._finish_epoch(run.loss / max(run.batches, 1), len(rows), seconds + time.monotonic() - start)
+        self._say_epoch(progress)
 
-    def _measure(self, loss: float | None, texts: int, seconds: float) -> None:
-        """Add an epoch."""
-        start, run = time.monotonic(), self.run
-        rows, logits = self.logits(self._validation)
-        y = self._y[rows]
-        accuracy, log_loss = float((logits.argmax(1) == y).mean()), float(log_losses(softmax(logits, 1), y).mean())
-        epoch = Epoch(len(run.epochs), loss, accuracy, log_loss, texts, seconds + time.monotonic() - start)
-        run.add(epoch, len(rows))
-        if run.candidate == epoch.number > 0:
-            self._candidate_weights = _copied(self.network)
-        run.finished = epoch.number >= self.options.epochs or epoch.number - run.candidate >= self.options.patience
-        if self._on_epoch is not None:
-            self._on_epoch(run.epochs)
-
-    def _train_encoder(self, checkpoint: Path | None, progress: Progress) -> None:
-        """Run the trainer of sentence-transformers from a checkpoint on, or from the beginning."""
+    def _train_encoder(self, progress: Progress) -> None:
+        """Run the trainer of sentence-transformers from the checkpoint on, or from the beginning."""
         library, losses, transformers = (
             import_extra(name, "text")
             for name in ("sentence_transformers", "sentence_transformers.sentence_transformer.losses", "transformers")
@@ -260,7 +197,7 @@ class ContrastiveTrainer:
         with progress.step("training", self.options.epochs * per_epoch, "batches") as advance:
             advance(per_epoch * (len(self.run.epochs) - 1))
             trainer.add_callback(_watcher(self, transformers.TrainerCallback, advance, progress))
-            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+            trainer.train(resume_from_checkpoint=None if self._checkpoint is None else str(self._checkpoint))
 
     def _arguments(self) -> dict[str, Any]:
         options, network, cpu = self.options, self.network.network, self.device.type == "cpu"
@@ -290,7 +227,7 @@ class ContrastiveTrainer:
     def _labelled_texts(self) -> Any:
         """Return the training texts as a Dataset."""
         datasets = import_extra("datasets", "finetune")
-        texts = self.items.texts(self._train)
+        texts = self._texts.texts(self._train)
         labels = self._y[np.array([*texts], np.int64)]
         if (np.bincount(labels) >= 2).sum() < 2:
             raise TrainingDataError(
@@ -299,13 +236,13 @@ class ContrastiveTrainer:
             )
         return datasets.Dataset.from_dict({"text": [*texts.values()], "label": labels})
 
-    def _checkpoint(self) -> Path | None:
-        """Return the latest whole checkpoint after reading its run, or None."""
+    def _resume(self) -> None:
+        """Find the latest whole checkpoint, and read its run."""
         places = [] if self._state is None else self._state.glob(f"checkpoint-*/{RUN}")
         numbered = [file for file in places if file.parent.name.rpartition("-")[2].isdecimal()]
         files = sorted(numbered, key=lambda file: int(file.parent.name.rpartition("-")[2]))
         if not files:
-            return None
+            return
         state = load_state(files[-1], KEYS)
         remedy = f"continue it with the same, give another folder ({option('to', ...)}), or delete it"
         require_same(state["settings"], self._settings, f"the run in {str(self._state)!r}", remedy)
@@ -317,7 +254,7 @@ class ContrastiveTrainer:
         self._candidate_weights = state["candidate_weights"]
         epochs = [Epoch(**epoch) for epoch in state["run"].pop("epochs")]
         self.run = Run(epochs=epochs, **state["run"])
-        return files[-1].parent
+        self._checkpoint = files[-1].parent
 
     def save_run(self, folder: Path) -> None:
         """Write what the library's checkpoint lacks into its folder; a checkpoint without this is not whole."""
@@ -356,10 +293,6 @@ def _hashes(folder: Path) -> dict[str, str]:
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != RUN]
     # Hidden files are those that a killed process was writing.
     return {path.relative_to(folder).as_posix(): file_sha256(path) for path in files if path.name[0] != "."}
-
-
-def _copied(network: ClassifierNetwork) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
 
 
 @contextlib.contextmanager

@@ -32,6 +32,11 @@ class Epoch:
     items: int
     seconds: float
 
+    @property
+    def quality(self) -> tuple[float, float]:
+        """What orders epochs: the validation accuracy, and of equal ones the lower log-loss."""
+        return self.validation_accuracy, -self.validation_log_loss
+
 
 @dataclass
 class Run:
@@ -41,8 +46,10 @@ class Run:
     ----------
     epochs : list of Epoch
         The finished epochs, from epoch 0 on.
-    candidate : int
+    near : int
         Number of the latest epoch whose validation accuracy is within one standard error of the highest.
+    candidate : int
+        The same, or an earlier one of the same accuracy and a lower log-loss.
     batches : int
         Finished batches of the current epoch; ``loss`` is the sum over its ``items``, ``seconds`` its time so far.
     finished : bool
@@ -50,6 +57,7 @@ class Run:
     """
 
     epochs: list[Epoch] = field(default_factory=list)
+    near: int = 0
     candidate: int = 0
     batches: int = 0
     loss: float = 0.0
@@ -57,20 +65,31 @@ class Run:
     seconds: float = 0.0
     finished: bool = False
 
+    def __post_init__(self) -> None:
+        self.near = max(self.near, self.candidate)  # states of version 0.2.0 have one number
+
     @property
     def best(self) -> Epoch:
-        """The epoch whose weights are kept: the candidate, or epoch 0 where its accuracy is higher."""
-        candidate = self.epochs[self.candidate]
-        return candidate if candidate.validation_accuracy >= self.epochs[0].validation_accuracy else self.epochs[0]
+        """The epoch whose weights are kept: the candidate, or epoch 0 where it is better."""
+        candidate, before = self.epochs[self.candidate], self.epochs[0]
+        return candidate if candidate.quality >= before.quality else before
+
+    def is_exhausted(self, patience: int) -> bool:
+        """Return whether so many epochs in a row were not near the best."""
+        return self.epochs[-1].number - self.near >= patience
 
     def add(self, epoch: Epoch, rows: int) -> None:
         """Add an epoch that was measured on ``rows`` validation rows.
 
         An epoch becomes the candidate if its accuracy is below the highest by at most the standard error of their
-        difference. The latest such epoch is used because the learning rate is lower by then. Only this epoch is
-        compared with epoch 0: the best of several epochs would beat it by chance.
+        difference. The latest such epoch is used because the learning rate is lower by then; of equal accuracies the
+        one with the lower log-loss. Only this epoch is compared with epoch 0: the best of several epochs would beat it
+        by chance.
         """
         self.epochs.append(epoch)
         highest = max(epoch.validation_accuracy for epoch in self.epochs)
         if epoch.validation_accuracy >= highest - math.sqrt(2 * highest * (1 - highest) / rows):
-            self.candidate = epoch.number
+            self.near = epoch.number
+            held = self.epochs[self.candidate]
+            if epoch.validation_accuracy != held.validation_accuracy or epoch.quality >= held.quality:
+                self.candidate = epoch.number

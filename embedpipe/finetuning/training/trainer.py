@@ -5,24 +5,23 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.special import softmax
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
 from embedpipe._utils.option_names import option
 from embedpipe._utils.progress import Advance, Progress, uncounted
-from embedpipe.errors import BackboneError, TrainingDataError, UsageError
+from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.finetuning.options import FineTuneOptions
 from embedpipe.finetuning.run_settings import require_same
+from embedpipe.finetuning.training.base_trainer import MAX_GRADIENT_NORM, SAVE_SECONDS, BaseTrainer
 from embedpipe.finetuning.training.classifier_network import ClassifierNetwork
 from embedpipe.finetuning.training.distributed import Workers
 from embedpipe.finetuning.training.epochs import Epoch, Run
@@ -30,44 +29,26 @@ from embedpipe.finetuning.training.items.batches import Batch, blank_batch
 from embedpipe.finetuning.training.items.item_set import ItemSet, Rows
 from embedpipe.finetuning.training.optimizer import make_optimizer, share_of_rate
 from embedpipe.finetuning.training.state_file import load_state, save_state
-from embedpipe.statistics import log_losses
 from embedpipe.statistics.percentages import percent
 
-OnEpoch = Callable[[Sequence[Epoch]], None]
-#: Seconds between two states on disk, and so the most work that a kill loses. A state may take longer than an epoch.
-SAVE_SECONDS = 60.0
 #: Steps between two checks of the losses: to read a loss from a GPU is to wait for it.
 LOSS_CHECK_STEPS = 16
-#: Norm to which longer gradients are cut.
-MAX_GRADIENT_NORM = 1.0
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class Trainer:
-    """Trains a network on the training rows and selects the weights to keep on the validation rows.
+class Trainer(BaseTrainer):
+    """Trains all weights together by the cross-entropy of the classes.
 
     Parameters
     ----------
-    network : ClassifierNetwork
-        Is trained in place; `fit` leaves it with the selected weights.
-    items : ItemSet
-    y : int64 array (n_samples,)
-        Class numbers of all rows.
-    train, validation : int64 array
-        Positions of rows.
-    options : FineTuneOptions
-    state : path, optional
-        File for the state of the run, from which `fit` continues if it exists.
-    settings : dict
-        What the run depends on; a state with others is refused.
+    network, items, y, train, validation, options
+        As of `BaseTrainer`, as are ``state`` (a file), ``settings`` and ``on_epoch``.
     last_layer_rate : float
         Learning rate of the last layer, as a multiple of the others'.
     softening : float
         Factor of the last layer before the first step.
     workers : Workers
         The processes that train together; each takes its share of every batch.
-    on_epoch : callable, optional
-        Called after each epoch with all epochs so far.
     """
 
     def __init__(
@@ -79,22 +60,14 @@ class Trainer:
         validation: Rows,
         options: FineTuneOptions,
         *,
-        state: Path | None = None,
-        settings: Mapping[str, Any] | None = None,
         last_layer_rate: float = 1.0,
         softening: float = 1.0,
         workers: Workers | None = None,
-        on_epoch: OnEpoch | None = None,
+        **common: Any,
     ) -> None:
-        self.network, self.items, self.options = network, items, options
-        self.workers, self._on_epoch, self._softening = workers or Workers(), on_epoch, softening
-        self._y, self._train, self._validation = torch.from_numpy(y), train, validation
-        self._state, self._settings, self._last_save = state, dict(settings or {}), time.monotonic()
-        self.device = network.last.weight.device
-        self.augmentation = options.augmentation(len(train), items.modality)
-        self.precision = options.train_precision or default_precision(self.device)
-        if options.freeze_until is not None:
-            network.freeze_before(options.freeze_until)
+        super().__init__(network, items, y, train, validation, options, **common)
+        self.workers, self._softening, self._last_save = workers or Workers(), softening, time.monotonic()
+        self._targets = torch.from_numpy(y)
         if options.batch_norm == "trained" and self.workers.count > 1:
             raise UsageError(
                 f"{option('batch_norm')} must be 'frozen' if several processes train, got 'trained' and "
@@ -108,62 +81,38 @@ class Trainer:
         self._rates = [group.get("lr_scale", 1.0) * self._peak_rate for group in self._optimizer.param_groups]
         self._per_epoch = math.ceil(len(train) / options.batch_size)
         self._losses: list[Tensor] = []
-        self._candidate_weights: dict[str, Tensor] = {}
-        self.last_state: dict[str, Tensor] = {}
-        self.run = Run()
 
     def fit(self, progress: Progress) -> Run:
-        """Train, or continue the run of the state file.
-
-        Raises
-        ------
-        TrainingDataError
-            If no training or no validation item can be read, or the loss is not finite.
-        UsageError
-            If the state file is damaged or of another run.
-        BackboneError
-            If the device has too little memory.
-        """
+        """Train, or continue the run of the state file; see `BaseTrainer.fit`."""
         torch.manual_seed(self.options.seed + self.workers.index)  # each process draws its own dropout
         torch.set_flush_denormal(True)  # near a loss of 0 gradients are denormal, which is 10 times slower on a CPU
-        before = self._weights()
-        self._resume()
-        run, options = self.run, self.options
         try:
-            if not run.epochs:
-                rows = len(self._validation)
-                with progress.step("measuring the network before training", rows, self.items.noun) as advance:
-                    self._finish_epoch(None, advance)
-            elif self._on_epoch is not None:
-                self._on_epoch(run.epochs)
-            if len(run.epochs) == 1 and not run.batches:
-                self.network.soften(self._softening)
-            total = options.epochs * self._per_epoch
-            done = (len(run.epochs) - 1) * self._per_epoch + run.batches
-            with progress.step("training", total, "batches", self._progress_text) as advance:
-                advance(done)
-                while not run.finished:
-                    for count in self._batches():
-                        advance(count)
-                    self._finish_epoch(run.loss / max(run.items, 1))
-                    last = run.epochs[-1]
-                    progress.say(
-                        f"epoch {last.number} of {options.epochs}: loss {last.training_loss:.4f}, validation accuracy "
-                        f"{percent(last.validation_accuracy)}, log-loss {last.validation_log_loss:.4f}"
-                        f"{' (best)' * (run.best is last)}"
-                    )
-        except torch.OutOfMemoryError as error:
-            raise BackboneError(
-                f"{self.device} has too little memory for {options.batch_size} {self.items.noun} in "
-                f"{options.accumulate} part{'s' * (options.accumulate > 1)}: split batches into more parts "
-                f"({option('accumulate', ...)})"
-            ) from error
+            run = super().fit(progress)
         finally:
             torch.set_flush_denormal(False)
-        self.last_state = self.network.backbone_state()
-        self.network.load_state_dict(self._candidate_weights if run.best.number else before)
         self.network.merge()
         return run
+
+    def _train_epochs(self, progress: Progress) -> None:
+        run = self.run
+        if len(run.epochs) == 1 and not run.batches:
+            self.network.soften(self._softening)
+        done = (len(run.epochs) - 1) * self._per_epoch + run.batches
+        with progress.step(
+            "training", self.options.epochs * self._per_epoch, "batches", self._progress_text
+        ) as advance:
+            advance(done)
+            while not run.finished:
+                for count in self._batches():
+                    advance(count)
+                self._finish_epoch(run.loss / max(run.items, 1), run.items, run.seconds)
+                self._say_epoch(progress)
+
+    def _less_memory(self, batch: str) -> str:
+        parts = self.options.accumulate
+        return (
+            f"{batch} in {parts} part{'s' * (parts > 1)}: split batches into more parts ({option('accumulate', ...)})"
+        )
 
     def logits(self, rows: Rows, advance: Advance = uncounted) -> tuple[Rows, npt.NDArray[np.float64]]:
         """Return the rows whose items can be read, and their logits, float64 (n, n_classes).
@@ -213,7 +162,7 @@ class Trainer:
         share = share_of_rate(step, self.options.epochs * self._per_epoch, self.options.warmup)
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * share
-        y, total = self._y[rows], torch.zeros((), device=self.device)
+        y, total = self._targets[rows], torch.zeros((), device=self.device)
         # All processes need the same number of parts, because they wait for one another.
         parts = min(self.options.accumulate, math.ceil(items / self.workers.count))
         self._optimizer.zero_grad(set_to_none=True)
@@ -256,31 +205,9 @@ class Trainer:
             self.run.loss += loss
         self._losses.clear()
 
-    def _finish_epoch(self, training_loss: float | None, advance: Advance = uncounted) -> None:
-        """Measure the network on the validation rows, keep the weights of a candidate, and save the state."""
-        run, start = self.run, time.monotonic()
-        rows, logits = self.logits(self._validation, advance)
-        self.items.require(len(rows), len(self._validation), "validation")
-        if run.epochs:
-            self.items.require(run.items, len(self._train), "training")
-        y = self._y[rows]
-        accuracy = float((logits.argmax(axis=1) == y.numpy()).mean())
-        loss = float(log_losses(softmax(logits.astype(np.float64), axis=1), y.numpy()).mean())
-        seconds = run.seconds + time.monotonic() - start
-        epoch = Epoch(len(run.epochs), training_loss, accuracy, loss, run.items, seconds)
-        run.add(epoch, len(rows))
-        run.batches, run.loss, run.items, run.seconds = 0, 0.0, 0, 0.0
-        if run.candidate == epoch.number > 0:  # `fit` holds the weights before training
-            self._candidate_weights = self._weights()
-        exhausted = epoch.number - run.candidate >= self.options.patience
-        run.finished = exhausted or epoch.number >= self.options.epochs
-        if run.finished or self.workers.total(torch.tensor([self._save_is_due()])).item():
+    def _keep_state(self) -> None:
+        if self.run.finished or self.workers.total(torch.tensor([self._save_is_due()])).item():
             self._save()
-        if self._on_epoch is not None:
-            self._on_epoch(run.epochs)
-
-    def _weights(self) -> dict[str, Tensor]:
-        return {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
 
     def _progress_text(self) -> str:
         best = self.run.best
@@ -332,8 +259,3 @@ class Trainer:
             torch.cuda.set_rng_state(generators["cuda"], self.device)
         epochs = [Epoch(**epoch) for epoch in state["run"].pop("epochs")]
         self.run = Run(epochs=epochs, **state["run"])
-
-
-def default_precision(device: torch.device) -> str:
-    """Return bf16 on a GPU that supports it, else fp32."""
-    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
