@@ -194,6 +194,7 @@ def summarise(cells: Sequence[MeasuredCell]) -> dict[str, Any]:
     outcomes = []
     for cell in cells:
         before, after = cell.forecast([]), cell.forecast(cell.pilot)
+        measured = cell.forecast_measured(cell.pilot).gain
         gains = cell.realised.value > MIN_GAIN
         decided = after.recommendation != "find out first"
         right = decided and (after.recommendation == "fine-tune") == gains
@@ -203,7 +204,10 @@ def summarise(cells: Sequence[MeasuredCell]) -> dict[str, Any]:
                 **{name: getattr(cell, name) for name in ("data", "label", "modality", "labels", "probe", "is_tie")},
                 "before": asdict(before),
                 "after": asdict(after),
+                "inside": measured.low <= cell.realised.value <= measured.high,
                 "decision": after.recommendation,
+                "choice": after.choice,
+                "chosen rightly": (after.choice == "fine-tune") == gains,
                 "proved": cell.proved(),
                 "realised": asdict(cell.realised),
                 "outcome": outcome,
@@ -217,7 +221,7 @@ def summarise(cells: Sequence[MeasuredCell]) -> dict[str, Any]:
                 in_points(before.gain),
                 in_points(after.gain),
                 f"{before.probability:.2f} → {after.probability:.2f}",
-                after.recommendation,
+                after.recommendation if decided else f"{after.recommendation} (else {after.choice})",
                 outcomes[-1]["proved"],
                 in_points(cell.realised),
                 f"{outcome}{', tie' if cell.is_tie else ''}",
@@ -227,10 +231,10 @@ def summarise(cells: Sequence[MeasuredCell]) -> dict[str, Any]:
     decided = [each for each in outcomes if each["outcome"] != "open"]
     count_right(decided, len(cells), "all")
     count_right([each for each in decided if not each["is_tie"]], sum(not cell.is_tie for cell in cells), "no tie")
-    inside = sum(
-        each["after"]["gain"]["low"] <= each["realised"]["value"] <= each["after"]["gain"]["high"] for each in outcomes
-    )
-    print(f"{inside} of {len(cells)} realised gains lie in the 80 % intervals\n")
+    chosen = sum(each["chosen rightly"] for each in outcomes)
+    print(f"what --act ends with if nothing else is found out is right in {chosen} of {len(cells)} cells")
+    inside = sum(each["inside"] for each in outcomes)
+    print(f"{inside} of {len(cells)} realised gains lie in the 80 % intervals of what is measured\n")
     return {"cells": outcomes, "regret": measure_regret(cells), "ledger": measure_ledger(cells)}
 
 
