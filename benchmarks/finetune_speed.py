@@ -44,8 +44,8 @@ from embedpipe.decoding import Preprocessing
 from embedpipe.finetuning import FineTuneOptions
 from embedpipe.finetuning.training.classifier_network import ClassifierNetwork
 from embedpipe.finetuning.training.items.image_set import ImageSet
-from embedpipe.finetuning.training.linear_head import LinearHead
 from embedpipe.finetuning.training.trainer import PRECISIONS, Trainer
+from embedpipe.heads.conversion.linear_head import LinearHead
 
 CLASSES = 10
 #: Lower limit of embedpipe's rate relative to the faster other loop.

@@ -37,8 +37,8 @@ from embedpipe.finetuning.training.contrastive import ContrastiveTrainer, requir
 from embedpipe.finetuning.training.epochs import Epoch
 from embedpipe.finetuning.training.items.batches import Batch, embed_batch
 from embedpipe.finetuning.training.items.item_set import ItemSet, Rows
-from embedpipe.finetuning.training.linear_head import LinearHead, fold_estimator
 from embedpipe.finetuning.training.trainer import Trainer
+from embedpipe.heads.conversion.linear_head import LinearHead, fold_estimator
 from embedpipe.neighbours.duplicates import near_duplicate_groups
 from embedpipe.neighbours.options import NEAR_DUPLICATE_COSINE, NearDuplicates, check_near_duplicates
 from embedpipe.sources import list_items

@@ -21,7 +21,14 @@ from embedpipe.errors import TrainingDataError, require_one_of
 from embedpipe.estimators.solvers.column_stats import Floats
 from embedpipe.finetuning import run_folder
 from embedpipe.finetuning.advice.ledger import LedgerRow, add_to_ledger, ledger_row
-from embedpipe.finetuning.linear_probe import align_classes, fit_default_probe, fit_on_vectors, open_probe, refit_probe
+from embedpipe.finetuning.linear_probe import (
+    align_classes,
+    fit_default_probe,
+    fit_on_vectors,
+    fold_head,
+    open_probe,
+    refit_probe,
+)
 from embedpipe.finetuning.options import FineTuneOptions, LedgerOptions, Method, SplitOptions
 from embedpipe.finetuning.result import FineTuneResult, InitialCheck, ProbeComparison
 from embedpipe.finetuning.run_settings import digest, require_same, run_settings
@@ -32,9 +39,9 @@ from embedpipe.finetuning.training.classifier_network import SOFTENING, Classifi
 from embedpipe.finetuning.training.contrastive import ContrastiveTrainer, require_contrastive
 from embedpipe.finetuning.training.distributed import Workers
 from embedpipe.finetuning.training.launcher import require_one_process
-from embedpipe.finetuning.training.linear_head import LinearHead, fold_head
 from embedpipe.finetuning.training.trainer import Trainer
 from embedpipe.heads import Head
+from embedpipe.heads.conversion.linear_head import LinearHead
 from embedpipe.heads.scoring import FitReport, measure_logits
 from embedpipe.heads.training.vectors import read_finite
 from embedpipe.splits.splits import Splits

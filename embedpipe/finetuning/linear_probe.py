@@ -12,18 +12,35 @@ import numpy.typing as npt
 from sklearn.base import clone
 
 from embedpipe._utils.blas_threads import SMALL, one_blas_thread
+from embedpipe._utils.option_names import option
 from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.estimators.wrappers.base import clone_with_chosen_params, fit_on
 from embedpipe.finetuning.split_rows import Rows, SplitRows, network_layer
-from embedpipe.finetuning.training.linear_head import LinearHead, fold_estimator
 from embedpipe.heads import Head, load_head
 from embedpipe.heads.columns.table_columns import refuse_columns
+from embedpipe.heads.conversion.linear_head import LinearHead, fold_estimator
 from embedpipe.heads.options import FitOptions
 from embedpipe.heads.registry import make_estimator
 from embedpipe.heads.scoring import FitReport
 from embedpipe.heads.training.vectors import read_finite
 from embedpipe.heads.training.wrapping import wrap_estimator
 from embedpipe.store import FeatureStore
+
+
+def fold_head(head: Head) -> LinearHead:
+    """Fold a classification head into one affine map, see `fold_estimator`.
+
+    Raises
+    ------
+    UsageError
+        If the head is not a classifier, or is not an affine map.
+    """
+    if head.task != "classification":
+        raise UsageError(
+            f"only a classifier can become the last layer of a network: head {head.name!r} is for {head.task}. Fit one "
+            f"with {option('task', 'classification')}"
+        )
+    return fold_estimator(head.estimator, head.name)
 
 
 def fit_calibrated_logreg(X: npt.NDArray[np.float32], y: npt.NDArray[Any]) -> Any:

@@ -32,8 +32,8 @@ from embedpipe.finetuning.benchmark.label_sampling import draw_labels
 from embedpipe.finetuning.benchmark.learners import randomise_weights
 from embedpipe.finetuning.benchmark.result import Benchmark
 from embedpipe.finetuning.benchmark.views import seed_of
+from embedpipe.finetuning.linear_probe import fold_head
 from embedpipe.finetuning.split_rows import SplitRows, read_split_rows
-from embedpipe.finetuning.training.linear_head import fold_head
 from embedpipe.heads.training.vectors import read_finite
 
 #: The images are near-duplicates to the small network, and it learns fast.

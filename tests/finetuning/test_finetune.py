@@ -24,13 +24,12 @@ from tiny_vision import save_vision
 
 import embedpipe
 from embedpipe.errors import BusyError, SpecMismatchError, TrainingDataError, UsageError
-from embedpipe.finetuning.linear_probe import refit_probe
+from embedpipe.finetuning.linear_probe import fold_head, refit_probe
 from embedpipe.finetuning.options import SplitOptions
 from embedpipe.finetuning.result import FineTuneResult
 from embedpipe.finetuning.run_folder import lock_folder
 from embedpipe.finetuning.split_rows import read_split_rows
 from embedpipe.finetuning.training.classifier_network import SOFTENING, ClassifierNetwork
-from embedpipe.finetuning.training.linear_head import fold_head
 from embedpipe.finetuning.training.state_file import load_state
 from embedpipe.heads.training.vectors import read_finite
 from embedpipe.statistics import log_losses

@@ -28,7 +28,8 @@ from embedpipe import CommonComponentRemover, FeatureStore, Head, VarianceFloorS
 from embedpipe.backbones import LayerSpec
 from embedpipe.errors import UsageError
 from embedpipe.estimators import AutoClassifier, RejectingClassifier, TemperatureCalibratedClassifier
-from embedpipe.finetuning.training.linear_head import LinearHead, fold_head
+from embedpipe.finetuning.linear_probe import fold_head
+from embedpipe.heads.conversion.linear_head import LinearHead
 from embedpipe.store.schema import vector_column
 
 DIM = 9

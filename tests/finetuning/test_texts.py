@@ -29,8 +29,8 @@ from embedpipe.finetuning.result import FineTuneResult
 from embedpipe.finetuning.training import trainer
 from embedpipe.finetuning.training.classifier_network import ClassifierNetwork
 from embedpipe.finetuning.training.items.batches import TokenBatch
-from embedpipe.finetuning.training.linear_head import LinearHead
 from embedpipe.finetuning.training.optimizer import make_optimizer
+from embedpipe.heads.conversion.linear_head import LinearHead
 
 #: The texts are near-duplicates for the small network, which learns fast.
 FAST: dict[str, Any] = {"epochs": 2, "batch_size": 8, "learning_rate": 3e-3, "near_duplicates": "off"}

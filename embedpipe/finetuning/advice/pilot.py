@@ -60,8 +60,8 @@ def time_training(
     """
     from embedpipe.finetuning.source import load_frozen, open_item_set
     from embedpipe.finetuning.training.classifier_network import ClassifierNetwork
-    from embedpipe.finetuning.training.linear_head import LinearHead
     from embedpipe.finetuning.training.trainer import Trainer
+    from embedpipe.heads.conversion.linear_head import LinearHead
 
     layer = network_layer(store)
     frozen = load_frozen(store.spec.only(layer.name), reload, device)

@@ -34,8 +34,8 @@ from embedpipe.finetuning.training.classifier_network import BATCH_NORMS, SOFTEN
 from embedpipe.finetuning.training.contrastive import ContrastiveTrainer
 from embedpipe.finetuning.training.items.batches import embed_batch
 from embedpipe.finetuning.training.items.item_set import Rows
-from embedpipe.finetuning.training.linear_head import LinearHead, fold_estimator
 from embedpipe.finetuning.training.trainer import Trainer
+from embedpipe.heads.conversion.linear_head import LinearHead, fold_estimator
 from embedpipe.statistics import log_losses
 
 Floats = npt.NDArray[np.float64]

@@ -20,8 +20,8 @@ from embedpipe.backbones.network import TextNetwork
 from embedpipe.backbones.spec import FEATURES
 from embedpipe.errors import UsageError, nearest
 from embedpipe.finetuning.training.items.batches import Batch, TokenBatch, blank_batch
-from embedpipe.finetuning.training.linear_head import LinearHead
 from embedpipe.finetuning.training.lora import add_lora, merge_lora, merged_state
+from embedpipe.heads.conversion.linear_head import LinearHead
 from embedpipe.sources.options import Modality
 
 #: Factor of the fitted head before all weights are trained. A head that is right and certain on nearly all training

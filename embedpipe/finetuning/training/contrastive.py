@@ -32,8 +32,8 @@ from embedpipe.finetuning.training.epochs import Epoch, Run
 from embedpipe.finetuning.training.items.batches import Batch
 from embedpipe.finetuning.training.items.item_set import ItemSet, Rows
 from embedpipe.finetuning.training.items.text_set import TextSet
-from embedpipe.finetuning.training.linear_head import LinearHead
 from embedpipe.finetuning.training.state_file import load_state, save_state
+from embedpipe.heads.conversion.linear_head import LinearHead
 
 Vectors = npt.NDArray[np.float32]
 #: From the vectors of rows and their positions to a head.

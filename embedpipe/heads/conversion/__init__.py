@@ -1,1 +1,1 @@
-"""Heads without embedpipe: `plain_sklearn`, a pipeline of scikit-learn's own classes, and `torch_module`."""
+"""Heads in other forms: as a pipeline of scikit-learn's own classes, a module of torch, or one affine map."""

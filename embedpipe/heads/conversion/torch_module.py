@@ -19,6 +19,7 @@ from torch.nn.functional import normalize
 
 from embedpipe._utils.option_names import option
 from embedpipe.errors import UsageError
+from embedpipe.heads.conversion.linear_head import of_all_classes
 
 
 class UnitRows(nn.Module):
@@ -135,7 +136,7 @@ def _modules(step: Any) -> Iterator[Any]:
         columns = step.transformers[0][2]
         yield Columns(columns.start, columns.stop)
     elif isinstance(step, LogisticRegression | RidgeClassifier):
-        yield _linear(*_of_all_classes(step.coef_, step.intercept_))
+        yield _linear(*of_all_classes(step.coef_, step.intercept_))
     elif isinstance(step, Ridge | LinearRegression):
         yield _linear(np.atleast_2d(step.coef_), np.ravel(step.intercept_))
         yield nn.Flatten(0)
@@ -151,13 +152,6 @@ def _modules(step: Any) -> Iterator[Any]:
         yield nn.Flatten(0)
     else:
         yield None
-
-
-def _of_all_classes(coef: Any, intercept: Any) -> tuple[Any, Any]:
-    """Return coefficients with a row for each class; the one score s of two classes becomes -s/2 and s/2."""
-    if len(coef) > 1:
-        return coef, intercept
-    return np.concatenate([-coef, coef]) / 2, np.concatenate([-intercept, intercept]) / 2
 
 
 def _is_softmax(step: Any) -> bool:

@@ -19,7 +19,6 @@ from embedpipe.estimators.preprocessing.component_remover import CommonComponent
 from embedpipe.estimators.solvers.column_stats import Floats, blocks
 from embedpipe.estimators.wrappers.calibration import TemperatureCalibratedClassifier
 from embedpipe.estimators.wrappers.rejection import RejectingClassifier
-from embedpipe.heads.head import Head
 
 #: Relative difference up to which scores count as equal.
 TOLERANCE = 1e-9
@@ -79,22 +78,6 @@ class LinearHead:
 
 class _NotAffineError(Exception):
     """An estimator is not an affine map, with or without scaling to length one; the message says why."""
-
-
-def fold_head(head: Head) -> LinearHead:
-    """Fold a classification head into one affine map, see `fold_estimator`.
-
-    Raises
-    ------
-    UsageError
-        If the head is not a classifier, or is not an affine map.
-    """
-    if head.task != "classification":
-        raise UsageError(
-            f"only a classifier can become the last layer of a network: head {head.name!r} is for {head.task}. Fit one "
-            f"with {option('task', 'classification')}"
-        )
-    return fold_estimator(head.estimator, head.name)
 
 
 def fold_estimator(estimator: Any, name: str = "") -> LinearHead:
@@ -206,6 +189,11 @@ def _fold_coefficients(estimator: Any) -> LinearHead:
             f"decision_function(X) must be X @ coef_.T + intercept_, which it is not for {type(estimator).__name__}. "
             "Fit a linear classifier, such as logreg"
         )
-    if len(weight) == 1:
-        weight, bias = np.vstack([-weight, weight]) / 2, np.array([-bias[0], bias[0]]) / 2
-    return LinearHead(weight, np.array(bias), classes, unit=False)
+    return LinearHead(*of_all_classes(weight, np.array(bias)), classes, unit=False)
+
+
+def of_all_classes(coef: Any, intercept: Any) -> tuple[Any, Any]:
+    """Return coefficients with a row for each class; the one score s of two classes becomes -s/2 and s/2."""
+    if len(coef) > 1:
+        return coef, intercept
+    return np.concatenate([-coef, coef]) / 2, np.concatenate([-intercept, intercept]) / 2
