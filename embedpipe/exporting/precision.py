@@ -18,6 +18,8 @@ CALIBRATION = 128
 OPENVINO_MODEL = "model.xml"
 #: Attempts at int8, from the smallest to the most exact: convolutions of single channels lose most, and stay float32.
 ATTEMPTS = ("all", "but depthwise")
+#: Operators of photos in int8. An activation belongs to the convolution before it, which would else round what it cuts.
+OPERATORS = ("Conv", "MatMul", "Gemm", "Relu", "Clip")
 
 Batches = Sequence[dict[str, Any]]
 
@@ -78,11 +80,21 @@ def to_int8(source: Path, to: Path, modality: Modality, calibration: Batches, at
                 weight_type=weights,
                 per_channel=True,
                 nodes_to_exclude=kept,
-                op_types_to_quantize=["Conv", "MatMul", "Gemm"],
+                op_types_to_quantize=[*OPERATORS],
             )
+            _drop_unused(onnx, to)
     finally:
         logging.disable(logging.NOTSET)
         prepared.unlink(missing_ok=True)
+
+
+def _drop_unused(onnx: Any, file: Path) -> None:
+    """Drop the constants of operators that have gone, of which ONNX Runtime warns whenever it loads the graph."""
+    model = onnx.load(str(file))
+    used = {name for node in model.graph.node for name in node.input}
+    for tensor in [tensor for tensor in model.graph.initializer if tensor.name not in used]:
+        model.graph.initializer.remove(tensor)
+    onnx.save(model, str(file))
 
 
 def _depthwise(model: Any) -> list[str]:
