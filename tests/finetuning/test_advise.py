@@ -264,11 +264,15 @@ def test_strict_verdict_is_that_of_the_runs(
     assert verdict.gain.value <= gain + 1e-9
 
 
-def test_open_forecast_that_no_run_is_likely_to_decide_is_not_to_be_found_out(without_pilot: Advice) -> None:
+def test_open_forecast_that_no_run_is_likely_to_decide_is_not_to_be_found_out(
+    without_pilot: Advice, tmp_path: Path
+) -> None:
     forecast = replace(without_pilot.forecast, min_gain=0.001, probability=0.6, mean=0.004, pays_to_find_out=False)
     advice = replace(without_pilot, forecast=forecast)
     assert advice.recommendation == "fine-tune"
-    assert "so the expected gain does: +0.4 points" in advice.sentences()[2]
+    reason = advice.sentences()[2]
+    assert "so the expected gain does: +0.4 points" in reason
+    assert reason in advice.to_html(tmp_path / "advice.html").read_text(encoding="utf-8")
 
 
 def test_page_shows_every_forecast_and_the_recommendation(

@@ -184,12 +184,12 @@ class AdviceData:
             f"Fine-tuning on all {self.labels:,} labels is expected to change accuracy by {100 * gain.value:+.1f} "
             f"points (80 % interval {100 * gain.low:+.1f} to {100 * gain.high:+.1f}), from {basis} published results.",
             f"With a probability of {forecast.probability:.2f} it gains more than {self.asked_gain}.",
-            *self._by_expected_gain(),
+            *self.reasons_of_choice(),
             f"Proved at 95 %: {self.verdict.decision}.",
         ]
 
-    def _by_expected_gain(self) -> list[str]:
-        """The reason of a choice that neither probability nor costs make."""
+    def reasons_of_choice(self) -> list[str]:
+        """The reason of a recommendation that neither the probability nor costs decide."""
         forecast = self.forecast
         if forecast.is_sure or forecast.break_even is not None or forecast.recommendation == "find out first":
             return []

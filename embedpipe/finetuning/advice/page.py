@@ -52,7 +52,7 @@ def write_advice_page(advice: AdviceData, path: str | Path) -> Path:
     context: dict[str, Any] = {
         "advice": advice,
         "heading": heading,
-        "meaning": meaning,
+        "meaning": " ".join([meaning, *advice.reasons_of_choice()]),
         "data": Path(best.store).stem,
         "forecast": advice.forecast,
         "asked_gain": advice.asked_gain,
