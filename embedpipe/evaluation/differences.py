@@ -35,7 +35,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "brier": (0.0, 2.0),
     "r2": (-np.inf, 1.0),
 }
-#: Bootstrap draws of a single test set; for large test sets fewer, and the number of weights that are drawn at a time.
+#: Bootstrap draws of a single test set; for large test sets fewer. A quarter of the weights is in memory at a time.
 MAX_DRAWS, MIN_DRAWS = 2000, 400
 MAX_WEIGHTS = 1 << 24
 #: Up to so many test rows, values of folds may be equal by chance; draws that measure the error of their mean.
@@ -160,7 +160,7 @@ def _drawn(splits: Splits, values: Callable[[Floats], Floats]) -> Floats:
     """
     test, generator = splits.resamples[0].test, np.random.default_rng(0)
     draws = min(max(MAX_WEIGHTS // len(test), MIN_DRAWS), MAX_DRAWS)
-    step = draws if draws * len(test) <= MAX_WEIGHTS else max(1, MAX_WEIGHTS // 4 // len(test))
+    step = max(1, MAX_WEIGHTS // 4 // len(test))
     groups = None if splits.groups is None else splits.groups[test]
     parts = [
         values(draw_counts(len(test), min(step, draws - start), groups=groups, seed=generator))
