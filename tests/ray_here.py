@@ -43,6 +43,12 @@ class Dataset:
             raise RayTaskError(error) from error
 
 
+def from_items(items: list[dict[str, Any]], override_num_blocks: int) -> Dataset:
+    """Return the data set of as many blocks as items."""
+    assert override_num_blocks == len(items)
+    return Dataset([pa.Table.from_pylist([item]) for item in items])
+
+
 class Ray(SimpleNamespace):
     """The module ``ray`` of a machine with one core."""
 
@@ -60,5 +66,5 @@ class Ray(SimpleNamespace):
         self.data = SimpleNamespace(
             DataContext=SimpleNamespace(get_current=SimpleNamespace),
             ActorPoolStrategy=dict,
-            from_arrow=Dataset,
+            from_items=from_items,
         )

@@ -42,8 +42,8 @@ TASKS_PER_WORKER = 64
 #: Fewest and most rows of a task: fewer make many small files, more are lost with a worker.
 TASK_ROWS = (16, 8192)
 
-#: Most tasks that Ray holds at a time; each takes about 50 KB of memory of this process.
-MOST_TASKS = 20_000
+#: Most tasks that this process and Ray hold at a time; with 8192 rows, each is about 1 MB.
+MOST_TASKS = 4096
 
 
 class RayRunner:
@@ -123,8 +123,9 @@ class RayRunner:
         context = data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
         dumps = self._ray.cloudpickle.dumps  # also takes objects of the user's script
-        blocks = [pa.table({"task": pa.array([task.pickled(dumps)], pa.large_binary())}) for task in tasks]
-        results = data.from_arrow(blocks).map_batches(
+        items = [{"task": task.pickled(dumps)} for task in tasks]
+        # A block for each: unlike `from_arrow`, this starts no workers that look at every block first.
+        results = data.from_items(items, override_num_blocks=len(items)).map_batches(
             RayWorker,
             fn_constructor_args=(self._job, contents),
             batch_size=None,
