@@ -46,12 +46,12 @@ class Vectors(Protocol):
     def __getitem__(self, key: Any, /) -> Any: ...
 
 
-def normalised(X: npt.NDArray[Any], out: Floats | None = None) -> Floats:
+def normalised(X: npt.NDArray[Any] | Vectors, out: Floats | None = None) -> Floats:
     """Return rows scaled to unit length as float32; rows of zeros are not changed.
 
     Parameters
     ----------
-    X : array (n_samples, dim)
+    X : array (n_samples, dim), or a memory map
     out : float32 array (n_samples, dim), optional
         Output array; may be ``X`` itself.
     """

@@ -28,10 +28,7 @@ from embedpipe.store import FeatureStore
 from embedpipe.store.editing.exclusion import excluded_rows
 from embedpipe.store.mapping.vector_map import find_map
 from embedpipe.store.opening import open_store
-from embedpipe.store.scan import layer_maps, read_layers
-
-#: Vectors of more bytes are read from a memory map, which the first search makes.
-MAPPED_BYTES = 64 << 20
+from embedpipe.store.scan import MAPPED_BYTES, layer_maps, read_layers
 
 #: Up to so many bytes of vectors, exact search is fast enough.
 EXACT_BYTES = 1 << 30

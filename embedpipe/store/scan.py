@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Rows copied at a time from a map into some columns of a wider array.
 SLAB = 4096
+#: Vectors of more bytes are used in a memory map, where all are used.
+MAPPED_BYTES = 64 << 20
 
 
 def first_rows(table: KeyedTable, n: int) -> pa.Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,20 @@ def test_points_are_computed_once_for_the_same_vectors(
         (tmp_path / "c.png").unlink()
         assert kept.read_bytes() == written
     assert not np.array_equal(pixels(embedpipe.map(store, tmp_path / "d.png", thumbnails=0, seed=1).path), first)
+
+
+def test_large_vectors_are_mapped_for_the_same_picture(
+    make_store: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMBEDPIPE_CACHE", str(tmp_path / "cache"))
+    store = make_store()
+    read = pixels(embedpipe.map(store, tmp_path / "a.png", thumbnails=0).path)
+    shutil.rmtree(tmp_path / "cache" / "maps")
+    with monkeypatch.context() as patch:
+        patch.setattr("embedpipe.report.pictures.map_data.MAPPED_BYTES", 0)
+        mapped = pixels(embedpipe.map(store, tmp_path / "b.png", thumbnails=0).path)
+    assert (tmp_path / "cache" / "vectors").is_dir()
+    assert np.array_equal(mapped, read)
 
 
 def test_odd_names_and_numbers_for_labels(make_store: Callable[..., Any], tmp_path: Path) -> None:

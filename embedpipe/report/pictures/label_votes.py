@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from embedpipe._utils.progress import Progress
-from embedpipe.neighbours import normalised
+from embedpipe.neighbours.exact import Vectors
 from embedpipe.neighbours.graph import neighbour_graph
 
 #: Number of neighbours that vote; how many must agree on another label, and how many may have the item's own.
@@ -31,9 +30,7 @@ class Doubt:
     votes: int
 
 
-def find_doubts(
-    vectors: npt.NDArray[np.float32], labels: Sequence[str | None], progress: Progress | None = None
-) -> list[Doubt]:
+def find_doubts(vectors: Vectors, labels: Sequence[str | None], progress: Progress | None = None) -> list[Doubt]:
     """Return the rows whose label is likely wrong, the most certain first.
 
     An item has no vote on itself: this is leave-one-out k nearest neighbours by cosine. Items of classes with fewer
@@ -41,7 +38,7 @@ def find_doubts(
 
     Parameters
     ----------
-    vectors : float32 array (n, dim)
+    vectors : float32 array (n, dim), or a memory map
     labels : sequence of str or None, length n
         Rows without a label do not vote.
     progress : Progress, optional
@@ -51,7 +48,8 @@ def find_doubts(
     if len(known) <= VOTERS or len(counts) < 2:
         return []
     with (progress or Progress(False)).step("looking for likely wrong labels", len(known), "rows") as advance:
-        graph = neighbour_graph(normalised(vectors[known]), VOTERS, advance=advance)
+        judged = vectors if len(known) == len(vectors) else vectors[known]
+        graph = neighbour_graph(judged, VOTERS, advance=advance)
     doubts = []
     for i, (row, positions) in enumerate(zip(known.tolist(), graph.positions.tolist(), strict=True)):
         own = labels[row]

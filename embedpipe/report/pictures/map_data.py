@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +12,13 @@ import numpy.typing as npt
 
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.spec import LayerSpec
+from embedpipe.errors import StoreError
+from embedpipe.neighbours.exact import Vectors
 from embedpipe.report.drawing.colours import Colouring, colour_labels
 from embedpipe.report.pictures.label_votes import MEANING, Doubt, find_doubts
 from embedpipe.report.pictures.map_points import map_points
 from embedpipe.store import FeatureStore
-from embedpipe.store.scan import read_layers
+from embedpipe.store.scan import MAPPED_BYTES, layer_maps, read_layers
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def gather(store: FeatureStore, label: str | None, layers: Sequence[LayerSpec], 
     text = "text" if store.spec.modality == "text" and "text" in store.data_columns else None
     rows = store.to_arrow(list(dict.fromkeys(filter(None, ("id", "uri", label, text)))))
     with show.step("reading vectors"):
-        _, vectors = read_layers(store.table, layers, rows.column("id").combine_chunks())
+        vectors = _open_vectors(store, layers)
     points, method = map_points(vectors, seed, show)
     colouring = colour_labels(rows.column(label) if label else None, len(rows))
     labels = colouring.names
@@ -88,6 +91,14 @@ def gather(store: FeatureStore, label: str | None, layers: Sequence[LayerSpec], 
         facts=_facts(store, layers),
         method=method,
     )
+
+
+def _open_vectors(store: FeatureStore, layers: Sequence[LayerSpec]) -> Vectors:
+    """Return the vectors in id order: an array, or a memory map if they are large."""
+    if len(layers) == 1 and 4 * len(store) * layers[0].dim > MAPPED_BYTES:
+        with suppress(StoreError):  # no room for a map
+            return layer_maps(store.table, layers)[0].vectors
+    return read_layers(store.table, layers)[1]
 
 
 def _title(store: FeatureStore, label: str | None) -> str:

@@ -7,11 +7,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from embedpipe._utils.cache import cannot_cache, find_cache, keep_limit, mark_used, open_cache
 from embedpipe._utils.checksums import checksum, read_checked, write_checked
 from embedpipe._utils.progress import Progress
+from embedpipe.neighbours.exact import Vectors
 from embedpipe.report.pictures import projection
 from embedpipe.report.pictures.projection import Points, project
 
@@ -19,7 +19,7 @@ from embedpipe.report.pictures.projection import Points, project
 PART = "maps"
 
 
-def map_points(vectors: npt.NDArray[np.float32], seed: int, progress: Progress) -> tuple[Points, str]:
+def map_points(vectors: Vectors, seed: int, progress: Progress) -> tuple[Points, str]:
     """Return what `project` returns, from the cache if the same vectors were projected before.
 
     Labels and other columns do not matter. A file that is damaged is computed again.
@@ -34,7 +34,7 @@ def map_points(vectors: npt.NDArray[np.float32], seed: int, progress: Progress) 
     return points, method
 
 
-def _key(vectors: npt.NDArray[np.float32], seed: int) -> str:
+def _key(vectors: Vectors, seed: int) -> str:
     code = Path(projection.__file__).read_text(encoding="utf-8")
     parts = (checksum(np.ascontiguousarray(vectors)), str(vectors.shape), str(seed), version("openTSNE"), code)
     return checksum("\n".join(parts).encode())

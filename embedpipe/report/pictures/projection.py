@@ -10,6 +10,7 @@ import numpy.typing as npt
 from embedpipe._utils.config import usable_cores
 from embedpipe._utils.progress import Progress
 from embedpipe.neighbours import normalised
+from embedpipe.neighbours.exact import Vectors
 from embedpipe.neighbours.graph import RowSearch, neighbour_graph
 
 #: With fewer points, t-SNE shows nothing useful, and PCA alone is used.
@@ -31,9 +32,7 @@ EVERY = 10
 Points = npt.NDArray[np.float32]
 
 
-def project(
-    vectors: npt.NDArray[np.float32], seed: int, progress: Progress, landmarks: int = LANDMARKS
-) -> tuple[Points, str]:
+def project(vectors: Vectors, seed: int, progress: Progress, landmarks: int = LANDMARKS) -> tuple[Points, str]:
     """Project vectors to two dimensions by their angles: they are scaled to length 1 first.
 
     t-SNE (van der Maaten and Hinton, JMLR 9, 2008) on the nearest neighbours by cosine, by openTSNE (Policar et al.,
@@ -44,7 +43,7 @@ def project(
 
     Parameters
     ----------
-    vectors : float32 array (n, dim), n >= 1
+    vectors : float32 array (n, dim), n >= 1, or a memory map
     seed : int
         Of the sample and of t-SNE. The same seed gives the same points on the same machine.
     progress : Progress
