@@ -37,7 +37,7 @@ def test_passes_scikit_learn_estimator_checks(estimator: Any, check: Any) -> Non
 def test_temperature_equals_scikit_learn_without_doubt(
     classes: int, weighted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calibration, "platt_doubt", lambda y, weights: 0.0)
+    monkeypatch.setattr(calibration, "least_doubt", lambda y, weights: 0.0)
     X, y = clusters(240, classes, spread=2.5)
     X = X.astype(np.float64)  # of float32 logits scikit-learn's temperature is less exact
     weights = np.random.default_rng(1).uniform(0, 3, len(y)) if weighted else None
@@ -55,7 +55,7 @@ def test_probabilities_stay_below_1_where_all_rows_are_right(name: str, rows: in
     X, y = clusters(rows, spread=0.01)
     shares = TemperatureCalibratedClassifier(HEADS[name]["classification"](rows * 2 // 3)).fit(X, y).predict_proba(X)
     doubt = 1 - shares[np.arange(rows), y].mean()
-    assert 0.2 / (rows + 2) < doubt < 2 / (rows + 2)
+    assert 0.1 / rows < doubt < 1 / rows
 
 
 def test_doubt_is_a_weight_of_the_next_class() -> None:
@@ -72,9 +72,9 @@ def test_doubt_is_a_weight_of_the_next_class() -> None:
 
 def test_doubt_counts_rows_by_their_weight() -> None:
     y, weights = np.zeros(8, np.int64), np.repeat([3.0, 0.0], 4)
-    assert calibration.platt_doubt(y, None) == 1 / 10
-    assert calibration.platt_doubt(y, weights) == 1 / 14
-    assert calibration.platt_doubt(y, weights / 12) == 1 / 6
+    assert calibration.least_doubt(y, None) == 1 / 18
+    assert calibration.least_doubt(y, weights) == 1 / 26
+    assert calibration.least_doubt(y, weights / 12) == 1 / 10
 
 
 @pytest.mark.parametrize("classes", [2, 3])

@@ -58,9 +58,10 @@ class TemperatureCalibratedClassifier(ClassifierMixin, WrappedEstimator):  # typ
 
     Notes
     -----
-    Targets are Platt's: of n rows, a share of 1 / (n + 2) of each counts for the class that comes next to its own.
-    Otherwise no temperature is low enough for predictions that are all right, as those of few rows often are: every
-    probability becomes 1, also of new rows that are predicted wrongly.
+    Of n rows, a share of 1 / (2 n + 2) of each counts for the class that comes next to its own: the share of wrong rows
+    that Jeffreys' prior expects if none of n is wrong. Platt has such targets, with Laplace's prior. Otherwise no
+    temperature is low enough for predictions that are all right, as those of few rows often are: every probability
+    becomes 1, also of new rows that are predicted wrongly.
 
     Logits are the classifier's scores. A classifier without ``decision_function`` has its probabilities' logarithms
     instead, after a small number is added, because votes of few neighbours are often 0; out-of-fold log-loss chooses
@@ -158,19 +159,19 @@ class TemperatureCalibratedClassifier(ClassifierMixin, WrappedEstimator):  # typ
         tried = []
         for floor in (0.0,) if scored else FLOORS:
             logits = _logits(predicted, floor)
-            temperature = best_temperature(logits, labels, test_weights, doubt=platt_doubt(labels, test_weights))
+            temperature = best_temperature(logits, labels, test_weights, doubt=least_doubt(labels, test_weights))
             losses = -log_softmax(logits / temperature, axis=1)[np.arange(len(labels)), labels]
             tried.append((np.average(losses, weights=test_weights), temperature, floor))
         return min(tried)[1:]
 
 
-def platt_doubt(y: npt.NDArray[np.int64], weights: Weights) -> float:
-    """Return the share of a row that may belong to another class: 1 / (n + 2) for n rows.
+def least_doubt(y: npt.NDArray[np.int64], weights: Weights) -> float:
+    """Return the share of wrong rows to expect if none of n is wrong: 1 / (2 n + 2), by Jeffreys' prior.
 
     A row of weight 2 counts as two, as everywhere in scikit-learn; weights that sum to 1 are no fewer rows.
     """
     rows = float(len(y)) if weights is None else max(float(weights.sum()), float(np.count_nonzero(weights)))
-    return 1 / (rows + 2)
+    return 1 / (2 * rows + 2)
 
 
 def best_temperature(logits: Floats, y: npt.NDArray[np.int64], weights: Weights, *, doubt: float = 0.0) -> float:
