@@ -67,7 +67,8 @@ dist: $(TOOLS) ## Build the wheel and the sdist into dist, and check what PyPI w
 sbom: dist ## List what an installed wheel brings along, with licences, as CycloneDX in dist (several GB with PyTorch)
 	$(PYTHON) -m venv --clear build/installed
 	build/installed/bin/python -m pip install --disable-pip-version-check -q dist/*.whl
-	build/tools/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+	sed "s/^dynamic = .*/version = \"$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' embedpipe/_utils/version.py)\"/" pyproject.toml > build/pyproject.toml
+	build/tools/bin/cyclonedx-py environment --pyproject build/pyproject.toml --output-reproducible \
 	  --output-file "$$(ls dist/*.whl | sed 's/-py3.*/.cdx.json/')" build/installed
 
 # Not by itself: what the others import, and what needs a store, a folder or hours.
