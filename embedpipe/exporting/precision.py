@@ -56,11 +56,14 @@ def to_int8(source: Path, to: Path, modality: Modality, calibration: Batches, at
             import_extra("onnxruntime.quantization.shape_inference", EXTRA).quant_pre_process(
                 str(source), str(prepared), skip_symbolic_shape=True
             )
+            model = onnx.load(str(prepared))
+            model.graph.ClearField("value_info")  # shapes are inferred again; those of torch 2.11 contradict the graph
+            onnx.save(model, str(prepared))
             weights = library.QuantType.QInt8
             if modality == "text":
                 library.quantize_dynamic(str(prepared), str(to), weight_type=weights)
                 return
-            kept = _depthwise(onnx.load(str(prepared))) if attempt == ATTEMPTS[1] else []
+            kept = _depthwise(model) if attempt == ATTEMPTS[1] else []
 
             class Reader(library.CalibrationDataReader):  # type: ignore[misc,name-defined]
                 """Gives the batches one after another."""
