@@ -52,7 +52,7 @@ def make_cases(folder: Path) -> list[Case]:
     """Save a small model of each library, and return the ways of loading it."""
     torch.manual_seed(0)
     cases = [*_of_timm(folder / "timm"), *_of_open_clip(folder / "open_clip"), *_of_transformers(folder)]
-    return [*cases, *(_of_sentence_transformers(folder, kind) for kind in ("dinov2", "siglip"))]
+    return [*cases, _of_sentence_transformers(folder, "dinov2")]
 
 
 def _spread(module: Any) -> Any:
@@ -147,7 +147,7 @@ def _of_transformers(folder: Path) -> list[Case]:
 
 
 def _of_sentence_transformers(folder: Path, kind: str) -> Case:
-    """Save a model of transformers as one of sentence-transformers: its tokens averaged, or its own vectors."""
+    """Save a model of transformers as one of sentence-transformers, with the mean of its tokens."""
     place = folder / f"sentence-transformers-{kind}"
     SENTENCES.SentenceTransformer(str(folder / kind), device="cpu").save_pretrained(str(place))
     model: Any = SENTENCES.SentenceTransformer(str(place), device="cpu")
