@@ -268,7 +268,7 @@ def test_numbers_written_as_text_are_learned_as_numbers_on_request(tmp_path: Pat
     head = fit(store, head="ridge", task="regression", label="price", folds=2)
     assert head.task == "regression"
     assert np.mean(head.report.metrics["r2"]) > 0.9
-    with pytest.raises(TrainingDataError, match=r"1 values of column 'name_' .* such as 'x'"):
+    with pytest.raises(TrainingDataError, match=r"column 'name_' .* has 1 other value, such as 'x'"):
         fit(store, head="ridge", task="regression", label="name_")
 
 
