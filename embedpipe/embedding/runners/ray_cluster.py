@@ -51,7 +51,7 @@ def connect(progress: Progress, address: str | None) -> Any:
             with _standard_error_closed(), _signals_kept():
                 try:
                     ray.init(address, log_to_driver=False, logging_level="error")
-                except (ConnectionError, RuntimeError) as error:
+                except Exception as error:  # a node that does not start in time is a plain one
                     raise UnreachableError(f"cannot reach a Ray cluster: {error}") from error
     return ray
 
