@@ -270,6 +270,8 @@ def test_open_forecast_that_no_run_is_likely_to_decide_is_not_to_be_found_out(
     forecast = replace(without_pilot.forecast, min_gain=0.001, probability=0.6, mean=0.004, pays_to_find_out=False)
     advice = replace(without_pilot, forecast=forecast)
     assert advice.recommendation == "fine-tune"
+    acted: Any = object()
+    assert "The forecast is still open, so" in replace(without_pilot, network=acted).sentences()[2]
     reason = advice.sentences()[2]
     assert "so the expected gain does: +0.4 points" in reason
     assert reason in advice.to_html(tmp_path / "advice.html").read_text(encoding="utf-8")

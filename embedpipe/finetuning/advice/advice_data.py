@@ -190,10 +190,11 @@ class AdviceData:
 
     def reasons_of_choice(self) -> list[str]:
         """The reason of a recommendation that neither the probability nor costs decide."""
-        forecast = self.forecast
-        if forecast.is_sure or forecast.break_even is not None or forecast.recommendation == "find out first":
+        forecast, open_still = self.forecast, self.recommendation == "find out first"
+        if forecast.is_sure or forecast.break_even is not None or (open_still and self.network is None):
             return []
+        reason = "The forecast is still open" if open_still else "No further runs are likely to decide"
         return [
-            f"No further runs are likely to decide, so the expected gain does: {100 * forecast.mean:+.1f} points, if "
-            "the better of network and head on the validation rows is kept."
+            f"{reason}, so the expected gain does: {100 * forecast.mean:+.1f} points, if the better of network and "
+            "head on the validation rows is kept."
         ]

@@ -149,7 +149,6 @@ def advise(
         held = hold_out_training_rows(split)
     baselines = measure_frozen_baselines(stores, split, label, advise_options.min_gain, Progress(progress))
     notes = [*random_notes(store.spec for store in stores), *split.splits.notes, *baselines.notes]
-    notes.append(f"{counted(len(split.test), 'test row')} not read: they are for the network of {option('act', True)}")
     labels, trainable = (len(part.train) + len(part.validation) for part in (split, held))
     accuracy, classes, pretraining = baselines.selected_accuracy, len(split.classes), pretraining_of(first.spec)
     target = Setting(accuracy.value, labels, classes, pretraining)
@@ -209,6 +208,9 @@ def advise(
 
         shared: Any = {name: value for name, value in options.items() if name not in ADVISE_ONLY}
         network = finetune(first, to=Path(to) / NETWORK, label=label, device=device, progress=progress, **shared)
+    if network is None:
+        unread = counted(len(split.test), "test row")
+        notes.append(f"{unread} not read: they are for the network of {option('act', True)}")
     verdict = decide(runner.runs, shifted_rows=runner.shifted_rows, full_run_seconds=cost.full if cost else None)
     would_change = [*verdict.would_change]
     if verdict.decision != "not worth it" and len(stores) == 1 and len(first.layers) == 1:
