@@ -125,7 +125,9 @@ class Splits:
         Raises
         ------
         UsageError
-            If the path does not end in ``.parquet``, or cannot be written.
+            If the path does not end in ``.parquet``.
+        WriteError
+            If it cannot be written.
         """
         path = Path(path)
         if path.suffix.lower() != ".parquet":
@@ -152,11 +154,8 @@ class Splits:
                 **{name: names.take(pa.array(numbers)) for name, numbers in self._assignments().items()},
             }
         ).replace_schema_metadata({KEY: json.dumps(about)})
-        try:
-            with whole_file(path) as part:
-                pq.write_table(table, part, compression="zstd")
-        except OSError as error:
-            raise UsageError(str(error)) from error
+        with whole_file(path) as part:
+            pq.write_table(table, part, compression="zstd")
 
     def for_ids(self, ids: Sequence[str]) -> Splits:
         """Return the same splits for other ids, such as those of another store of the same items.

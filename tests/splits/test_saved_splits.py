@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from split_examples import check_no_leak, names, with_copies
 
-from embedpipe.errors import UsageError
+from embedpipe.errors import UsageError, WriteError
 from embedpipe.splits import Splits, load_splits, make_splits
 
 
@@ -109,7 +109,7 @@ def test_files_without_splits_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"must end in \.parquet"):
         grouped().save(tmp_path / "splits.json")
     (tmp_path / "a file").touch()
-    with pytest.raises(UsageError, match="cannot write"):
+    with pytest.raises(WriteError, match="cannot write"):
         grouped().save(tmp_path / "a file" / "splits.parquet")
 
 
