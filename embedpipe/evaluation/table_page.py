@@ -56,7 +56,7 @@ def write_table_page(
     variables = {
         "kicker": kicker,
         "title": title,
-        "facts": [(heading(name), value) for name, value in facts],
+        "facts": facts,
         "notes": notes,
         "texts": [heading(name) for name in table.names],
         "heads": [(column.title, "" if column.rows is None else f"n = {column.rows:,}") for column in table.columns],

@@ -150,6 +150,7 @@ class ProtocolEvaluation:
     def to_html(self, path: str | Path) -> Path:
         """Write the results, with every k, C or number of labels, as one HTML page; see `Evaluation.to_html`."""
         from embedpipe.evaluation.table_page import Section, write_table_page
+        from embedpipe.report.drawing.wording import heading
 
         sections = [
             Section(f"Layer {record['layer']} of {record['backbone']}", *detail_table(layer.results))
@@ -158,7 +159,7 @@ class ProtocolEvaluation:
         protocol = find_protocol(self.protocol.partition("/")[0])
         facts = [("Method", protocol.description), ("Published in", protocol.citation)]
         facts += [("Resampling", self.resampling), ("Test rows", f"{self.test_rows:,}")]
-        facts += settings_table(self.layers[0].results[0].settings)
+        facts += [(heading(name), value) for name, value in settings_table(self.layers[0].results[0].settings)]
         facts += [("Left out", f"{counted(count, 'row')} {reason}") for reason, count in self.left_out.items()]
         table = self._table()
         title = f"Predicting “{self.label}” by {self.protocol}"
