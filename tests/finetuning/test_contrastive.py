@@ -198,7 +198,6 @@ def test_benchmark_and_classifier(model: Path, store: embedpipe.FeatureStore, tm
     table = store.to_arrow(["text", "label"])
     texts, names = table["text"].to_pylist(), table["label"].to_pylist()
     classifier = embedpipe.FineTunedClassifier(f"sentence-transformers/{model}", **FAST).fit(texts, names)
-    assert classifier.best_epoch_ > 0
     shares = classifier.predict_proba(texts)
     assert (classifier.predict(texts) == names).mean() > 0.9
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(classifier)).predict_proba(texts), shares)

@@ -81,15 +81,15 @@ def write_training_page(
 def page_writer(path: str | Path, planned: int, name: str) -> Callable[[Sequence[Epoch]], None]:
     """Return a function for ``on_epoch`` of `embedpipe.finetune` that writes the page after each epoch.
 
-    The arguments are those of `write_training_page`. An error of the file system is printed and does not stop the
-    training.
+    The arguments are those of `write_training_page`. A page that cannot be written any more is reported on standard
+    error, and does not stop the training.
     """
     path = check_page(path)
 
     def write(epochs: Sequence[Epoch]) -> None:
         try:
             write_training_page(path, epochs, planned, name)
-        except OSError as error:
+        except (OSError, UsageError) as error:
             print(f"embedpipe: cannot write the page {str(path)!r}: {error}", file=sys.stderr)
 
     return write

@@ -84,7 +84,7 @@ def _load_model(folder: Path, origin: str) -> tuple[Any, Gaps, tuple[str, ...]]:
                 str(folder), device="cpu", local_files_only=True, trust_remote_code=False
             )
     except Exception as error:
-        reason = str(error).partition("\n")[0]  # the next line may list hundreds of classes
+        reason = " ".join(str(error)[:300].split())  # which may go on with a list of hundreds of classes
         raise WeightsError(f"sentence-transformers cannot load {origin}: {type(error).__name__}: {reason}") from error
     if untrusted := [warning for warning in warnings if "is not trusted" in warning]:
         raise WeightsError(
