@@ -27,7 +27,7 @@ MODULES = (
     "querying.search",
     "finetuning.advice.verdict",
     "finetuning.benchmark.corruptions",
-    "finetuning.training.linear_head",
+    "heads.conversion.linear_head",
     "jobs.running",
     "cli",
 )

@@ -132,7 +132,7 @@ def test_errors_of_the_machine_are_not_those_of_the_rows(
     def fails(*_: Any, **__: Any) -> NoReturn:
         raise error
 
-    place = "heads.fit.measure" if verb == "fit" else "evaluation.comparison.evaluate.measure_all"
+    place = "heads.fit.measure" if verb == "fit" else "evaluation.comparison.measuring.measure_all"
     monkeypatch.setattr(f"embedpipe.{place}", fails)
     result = run(verb, folder / "photos.features", "--head" if verb == "fit" else "--heads", "centroid")
     assert result.exit_code == 1

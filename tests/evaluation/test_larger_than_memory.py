@@ -54,7 +54,7 @@ def means(result: Any) -> dict[str, dict[str, float]]:
 def test_results_are_those_of_vectors_in_memory(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
     heads = ["logreg", "lda", "ridge", "centroid"]
     in_memory = evaluate(store, heads=heads, repeats=1, folds=3)
-    monkeypatch.setattr(comparing, "read_finite", None)
+    monkeypatch.setattr(measuring, "read_finite", None)
     by_blocks = evaluate(store, heads=heads, repeats=1, folds=3, memory=TINY)
     assert by_blocks.splits_id == in_memory.splits_id
     expected = means(in_memory)

@@ -170,7 +170,7 @@ def test_options_without_meaning_are_refused(
 
 
 def test_other_encoders_are_refused(model: Path, tmp_path: Path) -> None:
-    table = model.parent / "sentences.csv"
+    table = write_table(tmp_path / "sentences.csv", ["cat", "man"] * 20)
     store = embedpipe.embed(table, tmp_path / "store", backbone=f"transformers/{model.parent / 'bert'}")
     with pytest.raises(UsageError, match=r"is for text encoders of sentence-transformers/, and .* is of transformers/"):
         embedpipe.finetune(store, to=tmp_path / "tuned", **FAST)
