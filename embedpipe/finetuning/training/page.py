@@ -54,6 +54,12 @@ def write_training_page(
     path = check_page(path)
     if not epochs:
         raise UsageError("the page of a run needs at least one epoch, got none")
+    return _write(path, epochs, planned, name, result)
+
+
+def _write(
+    path: Path, epochs: Sequence[Epoch], planned: int, name: str, result: Mapping[str, Any] | None = None
+) -> Path:
     first, last = epochs[0], epochs[-1]
     best = _best_epoch(epochs) if result is None else next(e for e in epochs if e.number == result["best_epoch"])
     best_label = "best so far" if result is None else "kept"
@@ -88,8 +94,8 @@ def page_writer(path: str | Path, planned: int, name: str) -> Callable[[Sequence
 
     def write(epochs: Sequence[Epoch]) -> None:
         try:
-            write_training_page(path, epochs, planned, name)
-        except (OSError, UsageError) as error:
+            _write(path, epochs, planned, name)
+        except OSError as error:
             print(f"embedpipe: cannot write the page {str(path)!r}: {error}", file=sys.stderr)
 
     return write
