@@ -139,13 +139,13 @@ def _check_files(to: Path | None, table: Path | None, page: Path | None, predict
     if table is not None:
         from embedpipe.evaluation.paper_table import SUFFIXES
 
-        tables.check_table(table, SUFFIXES, has_page=True)
+        tables.check_table_beside_page(table, SUFFIXES)
     if page is not None:
         from embedpipe.report.page import check_page
 
         check_page(page)
     if predictions is not None:
-        tables.check_table(predictions, has_page=True)
+        tables.check_table_beside_page(predictions)
 
 
 def _usual() -> dict[str, Any]:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from embedpipe._utils.option_names import option
 from embedpipe.cli.running.plain_text import escaped
 from embedpipe.errors import UsageError
 from embedpipe.report import tables
+from embedpipe.report.tables import PAGE_SUFFIXES, TABLE_SUFFIXES
 from embedpipe.report.tables import check_table as check_table
 
 #: For the help of options that name a table.
@@ -22,6 +24,16 @@ def new_file(name: str) -> Path:
     if Path(name).exists():
         raise UsageError(f"{name} exists and is overwritten only if it is named: give --to {name}, or another name")
     return Path(name)
+
+
+def check_table_beside_page(to: Path, suffixes: Sequence[str] = TABLE_SUFFIXES) -> None:
+    """Check the path of a table as `check_table` does; if it is that of a page, the error names the option for it."""
+    try:
+        check_table(to, suffixes)
+    except UsageError as error:
+        if to.suffix.lower() not in PAGE_SUFFIXES:
+            raise
+        raise UsageError(f"{error}. A page: {option('page', str(to))}") from error
 
 
 def write_table(table: pa.Table, to: Path) -> None:

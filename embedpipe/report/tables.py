@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 from embedpipe._utils.atomic import whole_file
 from embedpipe._utils.folder_kinds import check_file
 from embedpipe._utils.messages.json_values import without_nan
-from embedpipe._utils.option_names import option
 from embedpipe.errors import UsageError
 from embedpipe.sources.file_types import FORMULA_SIGNS
 
@@ -37,8 +36,8 @@ def is_page(to: str | Path) -> bool:
     return is_one
 
 
-def check_table(to: str | Path, suffixes: Sequence[str] = TABLE_SUFFIXES, *, has_page: bool = False) -> Path:
-    """Return the path of a table to write. ``has_page``: the caller has another option for a page.
+def check_table(to: str | Path, suffixes: Sequence[str] = TABLE_SUFFIXES) -> Path:
+    """Return the path of a table to write.
 
     Raises UsageError for an unknown suffix, what `check_file` raises, and MissingExtraError for ``.xlsx`` without
     openpyxl.
@@ -48,8 +47,7 @@ def check_table(to: str | Path, suffixes: Sequence[str] = TABLE_SUFFIXES, *, has
     if suffix not in suffixes:
         *first, last = suffixes
         known = f"{', '.join(first)} or {last}" if first else last
-        page = f". A page: {option('page', str(to))}" if has_page and suffix in PAGE_SUFFIXES else ""
-        raise UsageError(f"the name of the table must end in {known}, got {str(to)!r}{page}")
+        raise UsageError(f"the name of the table must end in {known}, got {str(to)!r}")
     check_file(to)
     if suffix == ".xlsx":
         from embedpipe.report import workbook

@@ -124,8 +124,8 @@ def test_every_option_that_a_message_names_is_one() -> None:
     }
     assert len(named) > 50
     wrong = {name for name in named if name not in python or f"--{name.replace('_', '-')}" not in command}
-    # Of the command line only; in Python, an exit code has no use, a head may be an estimator, and results write pages.
-    assert not {name: named[name] for name in wrong - {"max_failed", "estimator", "predictions", "page"}}
+    # Of the command line only; in Python, an exit code has no use, and a head may be an estimator.
+    assert not {name: named[name] for name in wrong - {"max_failed", "estimator", "predictions"}}
 
 
 def test_the_command_line_names_options_and_python_names_parameters(

@@ -13,6 +13,7 @@ from embedpipe.backbones.options import ReloadOptions
 from embedpipe.cli import show
 from embedpipe.cli.app import Store, app
 from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, reads_stored_places, shows_progress, with_options
+from embedpipe.cli.tables import check_table_beside_page
 from embedpipe.clustering.options import ClustersOptions
 from embedpipe.report.drawing.wording import counted
 from embedpipe.statistics.percentages import percent
@@ -52,10 +53,9 @@ def clusters(
     """
     from embedpipe.clustering.clusters import clusters as run
     from embedpipe.report.page import check_page
-    from embedpipe.report.tables import check_table
 
     if to is not None:
-        check_table(to, has_page=True)
+        check_table_beside_page(to)
     if page is not None:
         check_page(page)
     found = run(store, progress=shows_progress(quiet, as_json), **options)
