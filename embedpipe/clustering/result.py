@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from embedpipe._utils.notebook.html_tables import html_table
 from embedpipe.report.drawing.wording import counted
-from embedpipe.report.tables import TABLE_SUFFIXES, check_table, write_table
+from embedpipe.report.tables import write_table
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -66,7 +66,7 @@ class Clusters:
         UsageError
             If the name has another suffix, or cannot be that of a file.
         """
-        return write_table(self.table, check_table(to, TABLE_SUFFIXES))
+        return write_table(self.table, to)
 
     def to_html(self, path: str | Path) -> Path:
         """Write the clusters as one HTML page with their most typical items.

@@ -22,7 +22,7 @@ from embedpipe.heads.saving import MANIFEST, check_target
 from embedpipe.jobs.job_file import Table
 from embedpipe.jobs.tables import MAKE_STORES
 from embedpipe.report.page import check_page
-from embedpipe.report.tables import TABLE_SUFFIXES, check_table, is_page, write_table
+from embedpipe.report.tables import check_table, is_page, write_table
 from embedpipe.sources.file_types import suffix_of
 from embedpipe.sources.vectors.vector_source import SUFFIXES as VECTOR_SUFFIXES
 
@@ -155,7 +155,7 @@ class ClustersStep(Step):
 
     def check(self) -> None:
         """Refuse names of files that cannot be written."""
-        check_table(self.to, TABLE_SUFFIXES)
+        check_table(self.to)
         for path in self.written_files:
             check_page(path)
 
