@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from embedpipe._utils.messages.counting import counted
 from embedpipe._utils.notebook.html_tables import html_records
 from embedpipe.evaluation.comparison.result import Evaluation
 from embedpipe.evaluation.paper_table import PaperTable
@@ -127,4 +128,4 @@ class EvaluationGrid:
 
 
 def _count(grid: EvaluationGrid) -> str:
-    return f"{len(grid.datasets)} dataset{'s' * (len(grid.datasets) != 1)}"
+    return counted(len(grid.datasets), "dataset")

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedpipe._utils.importing import import_extra
+from embedpipe._utils.messages.counting import counted
 from embedpipe.report.links import link_to
 
 #: Most rows of a sheet, below its header, and most characters of a cell.
@@ -45,7 +46,7 @@ def write_workbook(table: pa.Table, to: Path) -> list[str]:
     table, cut = _shortened(table)
     if cut:
         notes.append(
-            f"{cut:,} cell{'s' * (cut != 1)} cut at {MAX_CHARACTERS:,} characters, the most that a cell of .xlsx holds"
+            f"{counted(cut, 'cell')} cut at {MAX_CHARACTERS:,} characters, the most that a cell of .xlsx holds"
         )
     book = openpyxl.Workbook(write_only=True)
     for first in range(0, max(1, table.num_rows), MAX_ROWS):

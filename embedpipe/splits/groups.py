@@ -16,6 +16,7 @@ import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from embedpipe._utils.messages.counting import counted
 from embedpipe._utils.option_names import option
 from embedpipe.decoding.hashing.perceptual import PerceptualHashes
 from embedpipe.errors import UsageError
@@ -132,7 +133,7 @@ def _notes_on(duplicates: Rows, cosine: float, criterion: str) -> list[str]:
         return [f"no near-duplicates were found ({criterion})"]
     notes = [
         f"{several.sum():,} rows ({percent(several.sum() / len(duplicates))}) are near-duplicates of others "
-        f"({criterion}), in {len(several):,} group{'s' * (len(several) > 1)}: a group is never in both the "
+        f"({criterion}), in {counted(len(several), 'group')}: a group is never in both the "
         "training and the test rows"
     ]
     if several.max() > max(LARGE * len(duplicates), 2) and "cosine" in criterion:

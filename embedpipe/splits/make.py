@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from embedpipe._utils.messages.counting import counted
 from embedpipe._utils.option_names import option
 from embedpipe.decoding.hashing.perceptual import PerceptualHashes
 from embedpipe.errors import TrainingDataError, UsageError
@@ -219,7 +220,7 @@ def _without_rare(
     count = int(excluded.sum())
     they, them = ("they", "them") if len(rare) > 1 else ("it", "it")
     note = (
-        f"{classes} ({count:,} row{'s' * (count > 1)}) left out: {they} {few}. To measure {them}, {fix}, or use fewer "
+        f"{classes} ({counted(count, 'row')}) left out: {they} {few}. To measure {them}, {fix}, or use fewer "
         f"folds{loosen}"
     )
     reason = f"of {classes}, too few for {folds} folds"

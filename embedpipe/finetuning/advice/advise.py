@@ -313,8 +313,7 @@ def _find_next_step(
     experiment = cheapest_experiment(experiments)
     if experiment is None:
         return None
-    plural = "s" if experiment.seeds > 1 else ""
-    description = f"{experiment.seeds} network{plural} on {experiment.labels:,} labels"
+    description = f"{counted(experiment.seeds, 'network')} on {experiment.labels:,} labels"
     minutes = experiment.minutes
     budget = {"time_budget": "1h" if minutes is None else f"{math.ceil(1.5 * minutes + 1)}min"}
     paths = [store.path for store in stores]

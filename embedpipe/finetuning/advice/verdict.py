@@ -9,7 +9,7 @@ from typing import Literal
 from embedpipe._utils.option_names import option
 from embedpipe.errors import UsageError
 from embedpipe.finetuning.benchmark.paired_runs import PilotRun, PilotSummary, check_runs, summarise_runs
-from embedpipe.report.drawing.wording import margin, rough_duration
+from embedpipe.report.drawing.wording import counted, margin, rough_duration
 from embedpipe.statistics import Estimate
 from embedpipe.statistics.percentages import percent
 
@@ -169,8 +169,8 @@ def _evidence(
         return [*sentences, "No pilot was run, so the gain is unknown."]
     gain = pilot.gain.interval()
     sentences.append(
-        f"On {pilot.labels:,} labels and {_seeds(pilot.gain.seeds)}, fine-tuning changes accuracy by {_span(gain)}; "
-        f"the minimum gain is {margin(min_gain, 'accuracy')}."
+        f"On {pilot.labels:,} labels and {counted(pilot.gain.seeds, 'seed')}, fine-tuning changes accuracy by "
+        f"{_span(gain)}; the minimum gain is {margin(min_gain, 'accuracy')}."
     )
     if pilot.gain.seeds < 2:
         sentences.append("One seed does not show how much seeds differ, so the gain has no interval.")
@@ -225,7 +225,3 @@ def _points(fraction: float) -> str:
 
 def _span(change: Estimate) -> str:
     return f"{100 * change.value:+.1f} points ({100 * change.low:+.1f} to {100 * change.high:+.1f})"
-
-
-def _seeds(number: int) -> str:
-    return f"{number} seed{'s' if number > 1 else ''}"

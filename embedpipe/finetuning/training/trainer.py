@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
+from embedpipe._utils.messages.counting import counted
 from embedpipe._utils.option_names import option
 from embedpipe._utils.progress import Advance, Progress, uncounted
 from embedpipe.errors import TrainingDataError, UsageError
@@ -109,10 +110,8 @@ class Trainer(BaseTrainer):
                 self._say_epoch(progress)
 
     def _less_memory(self, batch: str) -> str:
-        parts = self.options.accumulate
-        return (
-            f"{batch} in {parts} part{'s' * (parts > 1)}: split batches into more parts ({option('accumulate', ...)})"
-        )
+        parts = counted(self.options.accumulate, "part")
+        return f"{batch} in {parts}: split batches into more parts ({option('accumulate', ...)})"
 
     def logits(self, rows: Rows, advance: Advance = uncounted) -> tuple[Rows, npt.NDArray[np.float64]]:
         """Return the rows whose items can be read, and their logits, float64 (n, n_classes).

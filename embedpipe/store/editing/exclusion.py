@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embedpipe._utils.messages.counting import counted
 from embedpipe.errors import UsageError, suggest
 from embedpipe.store.delta_log import Change
 from embedpipe.store.editing.labelling import write_column
@@ -54,7 +55,7 @@ def and_excluded(excluded: int) -> str:
 def left_out_notes(excluded: int, store: str | None = None) -> list[str]:
     """Return the note that counts excluded rows, of one of several stores if it is named; empty without any."""
     of_store = "" if store is None else f" of {store!r}"
-    return [f"left out{of_store}: {excluded:,} row{'s' if excluded > 1 else ''} {LEFT_OUT}"] if excluded else []
+    return [f"left out{of_store}: {counted(excluded, 'row')} {LEFT_OUT}"] if excluded else []
 
 
 def choose_rows(rows: pa.Table, label: str | None, split: str | None, path: str) -> pa.Table:
