@@ -179,6 +179,16 @@ def test_missing_part_of_the_weights_is_named(folder, tmp_path):
         load_backbone(f"transformers/{tmp_path / 'model'}")
 
 
+@pytest.mark.parametrize("provider", ["transformers", "sentence-transformers"])
+def test_file_of_weights_is_refused_and_not_replaced_by_the_folders(provider, folder, tmp_path):
+    network = load_backbone(f"transformers/{folder('vit')}", device="cpu").network
+    torch.save({name: tensor + 1 for name, tensor in network.module.state_dict().items()}, tmp_path / "tuned.pth")
+    with pytest.raises(
+        WeightsError, match=r"must be the folder of a model, with config.json, got the file .*tuned.pth"
+    ):
+        load_backbone(f"checkpoint/{tmp_path / 'tuned.pth'}", arch=f"{provider}/{folder('vit')}", device="cpu")
+
+
 def test_configuration_is_part_of_the_fingerprint(folder, tmp_path):
     shutil.copytree(folder("vit"), tmp_path / "vit")
     file = tmp_path / "vit/config.json"

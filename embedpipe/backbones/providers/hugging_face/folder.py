@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from embedpipe._utils.importing import package_folder
-from embedpipe.backbones.network import Weights
+from embedpipe.backbones.network import StoredWeights, Weights
 from embedpipe.backbones.providers.hugging_face.packages import PACKAGES
 from embedpipe.backbones.weights.checkpoint import refuse_pointer
 from embedpipe.backbones.weights.download import fetch_repository, pinned
@@ -32,6 +32,7 @@ def find_folder(name: str, repository: str, weights: Weights, offline: bool) -> 
     repository : str
         The hub repository of that name, ``ORG/NAME`` or ``ORG/NAME@REVISION``.
     weights : Path, or "default" or "none"
+        The tensors of a file are refused: a model's folder has what decides the vectors beside them.
     offline : bool
 
     Returns
@@ -45,8 +46,13 @@ def find_folder(name: str, repository: str, weights: Weights, offline: bool) -> 
     Raises
     ------
     WeightsError
-        If the folder does not exist and cannot be downloaded.
+        If the folder does not exist and cannot be downloaded, or the weights are those of a file.
     """
+    if isinstance(weights, StoredWeights):
+        raise WeightsError(
+            f"the weights of {name} must be the folder of a model, with config.json, got the file {weights.origin!r}: "
+            "save the model with save_pretrained, and use that folder as the backbone"
+        )
     folder = weights if isinstance(weights, Path) else Path(name).expanduser()
     if isinstance(weights, Path) or (folder.is_dir() and _is_model(folder)):
         if not _is_model(folder):
