@@ -86,6 +86,8 @@ def recall_backbone(options: BackboneOptions, load: Callable[[], Backbone]) -> P
             return None
     except (OSError, ValueError, LookupError, TypeError, AttributeError, StoreError):
         return None
+    except importlib.metadata.PackageNotFoundError:  # noted by another installation: loading says what is missing
+        return None
     mark_used(file)
     return known
 

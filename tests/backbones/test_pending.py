@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from PIL import Image
 
 import embedpipe
 from embedpipe._utils.cache import find_cache
+from embedpipe._utils.checksums import read_json, with_checksum
 from embedpipe.backbones import BackboneOptions, load_with_options, resolve_options
 from embedpipe.backbones import pending as module
 from embedpipe.backbones.pending import PendingBackbone, recall_backbone, remember_backbone
@@ -96,7 +98,7 @@ def test_a_folder_stands_for_the_names_and_bytes_of_its_files(tmp_path: Path) ->
     assert len(digests) == 3
 
 
-@pytest.mark.parametrize("change", ["damaged", "no object", "another version", "other code"])
+@pytest.mark.parametrize("change", ["damaged", "no object", "another version", "a missing package", "other code"])
 def test_entries_that_do_not_count(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
     remember(RANDOM)
     folder = find_cache("specs")
@@ -108,6 +110,8 @@ def test_entries_that_do_not_count(change: str, monkeypatch: pytest.MonkeyPatch)
         entry.write_text("[]")
     elif change == "another version":
         monkeypatch.setattr(module.importlib.metadata, "version", lambda name: "0.1")
+    elif change == "a missing package":
+        entry.write_text(json.dumps(with_checksum({**read_json(entry), "versions": {"not-installed": "1.0"}})))
     else:
         monkeypatch.setattr(module, "_code", lambda: "other")
     assert recalled(RANDOM) is None
