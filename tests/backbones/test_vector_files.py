@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedpipe.backbones.providers.word_vectors import files as vector_files
+from embedpipe.backbones.providers.word_vectors import lines as vector_lines
 from embedpipe.backbones.providers.word_vectors.files import read_counts, read_word_vectors
 from embedpipe.errors import WeightsError
 
@@ -184,6 +185,14 @@ def test_error_names_the_place_of_damage(tmp_path: Path, content: bytes, message
     with pytest.raises(WeightsError, match=message) as caught:
         read_word_vectors(path)
     assert str(path) in str(caught.value)
+
+
+def test_line_that_is_too_long_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vector_lines, "LONGEST_LINE", 64)
+    path = tmp_path / "vectors.txt"
+    path.write_bytes(b"a 1 2\n\nb 1 2\nc" + b" 1" * 100)
+    with pytest.raises(WeightsError, match=r"vectors.txt', line 4: the line is longer than 64 bytes"):
+        read_word_vectors(path)
 
 
 def test_counts_are_read(tmp_path: Path) -> None:

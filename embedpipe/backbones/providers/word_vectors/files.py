@@ -218,15 +218,18 @@ def _is_text(rest: bytes, dim: int, cut: bool) -> bool:
 
 def _read_text(rows: _Rows, chunks: Iterator[bytes], number: int) -> None:
     """Read lines of words and values; ``number`` is that of the first line."""
-    for lines in line_blocks(chunks):
-        full = [line for line in map(bytes.rstrip, lines) if line]
-        try:
-            words, vectors = parse_lines(full, rows.dim)
-        except BadLineError as error:
-            offset = [i for i, line in enumerate(lines) if line.rstrip()][error.row]
-            raise rows.error(f"line {number + offset}", str(error)) from None
-        rows.add(words, vectors)
-        number += len(lines)
+    try:
+        for lines in line_blocks(chunks):
+            places = [place for place, line in enumerate(lines) if line.rstrip()]
+            try:
+                words, vectors = parse_lines([lines[place].rstrip() for place in places], rows.dim)
+            except BadLineError as error:
+                number += places[error.row]
+                raise
+            rows.add(words, vectors)
+            number += len(lines)
+    except BadLineError as error:
+        raise rows.error(f"line {number}", str(error)) from None
 
 
 def _read_binary(rows: _Rows, chunks: Iterator[bytes], count: int) -> None:

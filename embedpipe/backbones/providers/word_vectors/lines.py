@@ -24,14 +24,17 @@ class BadLineError(Exception):
 
 
 def line_blocks(chunks: Iterator[bytes]) -> Iterator[list[bytes]]:
-    """Yield the lines of a file's chunks without line feeds; the last block is the text after the last line feed."""
+    """Yield the lines of a file's chunks without line feeds; the last block is the text after the last line feed.
+
+    Raises BadLineError for a line that is too long, after the lines before it.
+    """
     rest = b""
     for data in chunks:
         lines = (rest + data).split(b"\n")
         rest = lines.pop()
-        if len(rest) > LONGEST_LINE:
-            raise BadLineError(len(lines), f"the line is longer than {LONGEST_LINE} bytes")
         yield lines
+        if len(rest) > LONGEST_LINE:
+            raise BadLineError(0, f"the line is longer than {LONGEST_LINE:,} bytes")
     yield [rest]
 
 
