@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -173,10 +174,15 @@ def dense(tmp_path):
     return tmp_path / "dense"
 
 
-def test_function_that_is_not_run_is_refused_and_not_replaced(dense):
+@pytest.mark.parametrize("logging_is", ["on", "without warnings", "off"])
+def test_function_that_is_not_run_is_refused_and_not_replaced(dense, logging_is, monkeypatch):
     assert load_backbone(f"sentence-transformers/{dense}", device="cpu").spec.layers[0].dim == 4
     file = dense / "2_Dense/config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "activation_function": "os.getcwd"}))
+    if logging_is == "without warnings":
+        monkeypatch.setattr(logging.getLogger("sentence_transformers"), "level", logging.ERROR)
+    elif logging_is == "off":
+        monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)
     with pytest.raises(WeightsError, match=r"outside of torch, which is never run.*os\.getcwd"):
         load_backbone(f"sentence-transformers/{dense}", device="cpu")
 

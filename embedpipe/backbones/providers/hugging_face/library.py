@@ -28,17 +28,25 @@ def quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def logged_warnings(name: str) -> Iterator[list[str]]:
-    """Collect the warnings that a library logs inside the block, instead of showing them."""
+    """Collect the warnings that a library logs inside the block, instead of showing them.
+
+    They are collected whatever the program has set: they may say that a model does not load as it was saved.
+    """
     messages: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: messages.append(" ".join(record.getMessage().split()))  # type: ignore[method-assign]
     logger = logging.getLogger(name)
-    propagate, logger.propagate = logger.propagate, False
+    propagate, level, disabled = logger.propagate, logger.level, logging.root.manager.disable
+    logger.propagate = False
+    logger.setLevel(logging.WARNING)
+    logging.disable(min(disabled, logging.INFO))
     logger.addHandler(handler)
     try:
         yield messages
     finally:
         logger.removeHandler(handler)
+        logging.disable(disabled)
+        logger.setLevel(level)
         logger.propagate = propagate
 
 
