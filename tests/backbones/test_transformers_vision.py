@@ -202,9 +202,9 @@ def test_configuration_is_part_of_the_fingerprint(folder, tmp_path):
 
 
 def test_preprocessing_without_a_recipe_is_refused_or_reported(folder, tmp_path):
-    def load(processor):
+    def load(processor, **options):
         processor.save_pretrained(tmp_path / "vit")
-        return load_backbone(f"transformers/{tmp_path / 'vit'}", device="cpu")
+        return load_backbone(f"transformers/{tmp_path / 'vit'}", device="cpu", **options)
 
     shutil.copytree(folder("vit"), tmp_path / "vit")
     # DINOv3's scales floating-point pixels.
@@ -218,6 +218,12 @@ def test_preprocessing_without_a_recipe_is_refused_or_reported(folder, tmp_path)
     ):
         with pytest.raises(WeightsError, match=reason):
             load(processor)
+    for processor, reason in (
+        (transformers.ViTImageProcessor(do_resize=False), "do_resize must be true, with a size"),
+        (transformers.Siglip2ImageProcessor(), r"any shape in up to 256 patches"),
+    ):
+        with pytest.raises(WeightsError, match=reason):
+            load(processor, image_size=64)
 
 
 @pytest.mark.parametrize("factor", [1 / 255, 1 / 127.5, None])

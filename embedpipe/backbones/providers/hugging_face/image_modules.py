@@ -16,7 +16,7 @@ from embedpipe._utils.option_names import option
 from embedpipe.backbones.layers.dry_run import trial_batch, try_out
 from embedpipe.backbones.network import Gaps, ImageNetwork
 from embedpipe.backbones.providers.hugging_face.folder import hash_files
-from embedpipe.backbones.providers.hugging_face.processor import find_recipe, resize
+from embedpipe.backbones.providers.hugging_face.processor import find_recipe
 from embedpipe.errors import UsageError, WeightsError
 
 #: Files, at any depth, that decide the vectors of images beside the weights and the preprocessing.
@@ -37,9 +37,8 @@ def describe_images(model: Any, folder: Path, origin: str, image_size: int | Non
     """
     part = _module_of_images(model, origin)
     processor = getattr(part.processor, "image_processor", part.processor)
-    if image_size is not None and not resize(processor, image_size):
-        image_size = None
-    recipe, notes = find_recipe(processor, origin, partial(_pixels, model))
+    recipe, notes, resized = find_recipe(processor, origin, image_size, partial(_pixels, model))
+    image_size = image_size if resized else None
     settings: dict[str, Any] = {"modality": "image"}
     if image_size is not None:
         settings["interpolate_pos_encoding"] = True

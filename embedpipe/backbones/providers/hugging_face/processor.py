@@ -26,11 +26,22 @@ _SAME, _ROUNDED = 0.01, 1.01
 Pixels = Callable[[Image.Image], NDArray[np.float64]]
 
 
-def find_recipe(processor: Any, origin: str, pixels: Pixels | None = None) -> tuple[Preprocessing, tuple[str, ...]]:
-    """Return the recipe of an image processor, and notes for the user.
+def find_recipe(
+    processor: Any, origin: str, side: int | None = None, pixels: Pixels | None = None
+) -> tuple[Preprocessing, tuple[str, ...], bool]:
+    """Return the recipe of an image processor, notes for the user, and whether ``side`` has changed its size.
 
     The processor itself, or ``pixels``, which calls it, is run on a few images: the recipe's pixels are the same, or
     differ by one gray level, which is a note, as embedpipe keeps pixels as whole numbers.
+
+    Parameters
+    ----------
+    processor
+        Of transformers; gives square images of ``side`` from now on, if that is given.
+    origin : str
+        The origin of the weights, for messages.
+    side : int, optional
+    pixels : callable, optional
 
     Raises
     ------
@@ -45,6 +56,7 @@ def find_recipe(processor: Any, origin: str, pixels: Pixels | None = None) -> tu
             "google/siglip2-base-patch16-naflex, or timm/naflexvit_base_patch16_siglip.v2_webli, which takes squares"
         )
     try:
+        resized = side is not None and _resize(processor, side)
         recipe = _declared(processor)
         run = pixels or partial(_pixels, processor)
         difference = max(_difference(run, recipe, size) for size in _SIZES)
@@ -54,16 +66,17 @@ def find_recipe(processor: Any, origin: str, pixels: Pixels | None = None) -> tu
             f"{type(error).__name__}: {error}"
         ) from error
     if difference <= _SAME:
-        return recipe, ()
+        return recipe, (), resized
     if difference <= _ROUNDED:
-        return recipe, (f"pixels differ from those of {name} by up to {difference:.1g} gray levels, as they are whole",)
+        note = f"pixels differ from those of {name} by up to {difference:.1g} gray levels, as they are whole"
+        return recipe, (note,), resized
     raise WeightsError(
         f"the preprocessing of {origin} ({name}) does more than to scale, crop and normalise images: its pixels differ "
         f"from such a recipe by {difference:.3g} gray levels, which is not supported"
     )
 
 
-def resize(processor: Any, side: int) -> bool:
+def _resize(processor: Any, side: int) -> bool:
     """Let an image processor give square images of another side; return whether it gave others before.
 
     What it scales images to before a crop grows in proportion, as far as whole pixels allow.

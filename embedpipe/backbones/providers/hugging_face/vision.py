@@ -16,7 +16,7 @@ from embedpipe._utils.option_names import option
 from embedpipe.backbones.layers.dry_run import trial_batch, try_out
 from embedpipe.backbones.network import Features, ImageNetwork
 from embedpipe.backbones.providers.hugging_face.folder import hash_files
-from embedpipe.backbones.providers.hugging_face.processor import find_recipe, resize
+from embedpipe.backbones.providers.hugging_face.processor import find_recipe
 from embedpipe.backbones.spec import Pooling
 from embedpipe.errors import UsageError, WeightsError
 
@@ -72,16 +72,15 @@ def describe_vision(
     UsageError
         If it does not embed images of the user's size.
     """
-    if image_size is not None and not resize(processor, image_size):
-        image_size = None
-    recipe, notes = find_recipe(processor, origin)
+    recipe, notes, resized = find_recipe(processor, origin, image_size)
+    image_size = image_size if resized else None
     tower = hasattr(module, "get_image_features")  # a text encoder is beside it
     config = getattr(module.config, "vision_config", module.config)
     if getattr(config, "num_channels", 3) != 3:
         raise WeightsError(f"{origin} must take images of 3 channels, got num_channels {config.num_channels}")
     if config.model_type == "vit_mae":
         module.config.mask_ratio = 0.0
-    run = _call(module, tower, config.model_type, resized=image_size is not None)
+    run = _call(module, tower, config.model_type, resized)
     names = [name for name, _ in module.named_parameters() if not name.startswith("text_")]
     prefix = {end: module.get_parameter(name) for name in names if (end := name.rpartition(".")[2]) in _PREFIX}
     network = ImageNetwork(
