@@ -17,6 +17,7 @@ import pytest
 
 from embedpipe.errors import ReadError, SourceError
 from embedpipe.sources import SourceOptions, open_source, read_uri, root_exists
+from embedpipe.sources.access.outage import is_outage
 from embedpipe.sources.access.roots import access_of, access_of_store
 from embedpipe.sources.access.web import is_public
 
@@ -30,6 +31,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(302 if target else 200)
         if target:
             self.send_header("Location", target)
+        if self.path.startswith("/cut"):
+            self.send_header("Content-Length", "100")
         self.end_headers()
         self.wfile.write(b"x.jpg\n" if self.path.endswith(".lst") else self.path.encode())
 
@@ -246,3 +249,9 @@ def test_picture_of_a_web_server_may_have_any_name(servers: list[str], name: str
     listing = open_source(f"{servers[0]}/{name}")
     assert listing.table["id"].to_pylist() == [name]
     assert listing.read(0) == f"/{name}".encode()
+
+
+def test_a_file_whose_connection_ends_early_is_an_outage_and_no_shorter_file(servers: list[str]) -> None:
+    with pytest.raises(ReadError, match="the connection ended 92 bytes before the end of the file") as caught:
+        open_source(f"{servers[0]}/cut.jpg").read(0)
+    assert is_outage(caught.value)

@@ -55,7 +55,8 @@ def read_url(url: str, private: Collection[str]) -> bytes:
     Raises
     ------
     ReadError
-        An address is private, the server does not answer, or the file exceeds `MAX_BYTES` or `MAX_SECONDS`.
+        An address is private, the server does not answer or ends the connection early, or the file exceeds `MAX_BYTES`
+        or `MAX_SECONDS`.
     """
     proxies = urllib.request.getproxies()
     allowed = {*private, *(host_of(proxy) for proxy in proxies.values() if "://" in proxy)}
@@ -84,6 +85,8 @@ def read_url(url: str, private: Collection[str]) -> bytes:
                         f"{url} must have at most {MAX_BYTES >> 30} GB and take at most {MAX_SECONDS:.0f} s, "
                         f"got {len(data):,} bytes so far"
                     )
+            if answer.length:  # http.client takes the end of a connection for the end of the file
+                raise ConnectionError(f"the connection ended {answer.length:,} bytes before the end of the file")
     except ReadError:
         raise
     except urllib.error.URLError as error:
