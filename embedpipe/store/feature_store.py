@@ -15,11 +15,13 @@ from embedpipe._utils.importing import to_pandas
 from embedpipe._utils.option_names import option
 from embedpipe.backbones.spec import BackboneSpec, LayerSpec
 from embedpipe.errors import StoreError, UsageError
+from embedpipe.sources.columns.frames import arrow_table
 from embedpipe.store.data_files import check_new_store, table_path
 from embedpipe.store.delta_log import Change
 from embedpipe.store.editing.exclusion import choose_rows, set_excluded
 from embedpipe.store.editing.labelling import set_column
 from embedpipe.store.failures import FailuresTable
+from embedpipe.store.id_index import id_array
 from embedpipe.store.keyed_table import KeyedTable
 from embedpipe.store.layers.projections import stored_spec
 from embedpipe.store.maintenance import compact, vacuum
@@ -281,9 +283,7 @@ class FeatureStore:
             An id is not in the store.
         """
         layers = self.select_layers(layer)
-        if isinstance(ids, str) or not all(isinstance(id, str) for id in ids):
-            raise UsageError(f"ids must be a sequence of strings such as ['a.jpg', 'b.jpg'], got {ids!r:.100}")
-        wanted = pa.array(ids, pa.string())
+        wanted = id_array(ids)
         unique = wanted.unique()
         X = read_layers(self._table, layers, unique)[1]
         return X if len(unique) == len(wanted) else X[np.asarray(pc.index_in(wanted, value_set=unique))]
@@ -339,15 +339,15 @@ class FeatureStore:
         return self._table.upsert(rows, note)
 
     def remove(self, ids: Iterable[str]) -> Change:
-        """Drop rows by id in one atomic commit. Unknown ids are ignored."""
-        return self._table.delete(pa.array(list(ids), pa.string()))
+        """Drop rows by id in one atomic commit. Unknown ids are ignored. Raises UsageError for a single id as text."""
+        return self._table.delete(id_array(ids))
 
-    def label(self, labels: pa.Table, *, id: str = "id", label: str = "label", into: str = "label") -> Change:
+    def label(self, labels: Any, *, id: str = "id", label: str = "label", into: str = "label") -> Change:
         """Set a column, by default the label, from a table without embedding again.
 
         Parameters
         ----------
-        labels : pyarrow.Table
+        labels : pyarrow table, or pandas or polars frame
             One row per item. Rows with unknown ids are left out.
         id, label : str
             Columns of ``labels`` with the ids and the values.
@@ -364,14 +364,14 @@ class FeatureStore:
         UsageError
             No id is known, a column is missing, an id occurs twice, or ``into`` is reserved.
         """
-        return set_column(self._table, labels, id, label, into)
+        return set_column(self._table, arrow_table(labels), id, label, into)
 
-    def exclude(self, reasons: pa.Table, *, id: str = "id", reason: str = EXCLUDED) -> Change:
+    def exclude(self, reasons: Any, *, id: str = "id", reason: str = EXCLUDED) -> Change:
         """Exclude rows, which stay in the store and are left out of heads, evaluations and searches, or use them again.
 
         Parameters
         ----------
-        reasons : pyarrow.Table
+        reasons : pyarrow table, or pandas or polars frame
             One row per item. Rows with unknown ids are left out.
         id, reason : str
             Columns of ``reasons``: the ids, and why each row is excluded. True, 1 and ``yes`` give no reason. Null,
@@ -382,7 +382,7 @@ class FeatureStore:
         UsageError
             As `label`, or if a value is another number.
         """
-        return set_excluded(self._table, reasons, id, reason)
+        return set_excluded(self._table, arrow_table(reasons), id, reason)
 
     def compact(self) -> int:
         """Merge small files and return how many were merged. Ids and vectors do not change."""

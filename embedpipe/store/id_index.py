@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embedpipe.errors import UsageError
 from embedpipe.sources.reading import take_near
 from embedpipe.store.schema import VECTOR, is_ascending
 
@@ -29,6 +31,14 @@ _LARGE = {
 }
 
 RowNumbers = npt.NDArray[np.int64]
+
+
+def id_array(ids: Iterable[str]) -> pa.Array:
+    """Return ids as an array. Raises UsageError for anything but texts, and for one text: its letters would be ids."""
+    texts = [] if isinstance(ids, str) else list(ids)
+    if isinstance(ids, str) or not all(isinstance(id, str | pa.StringScalar) for id in texts):
+        raise UsageError(f"ids must be a sequence of strings such as ['a.jpg', 'b.jpg'], got {ids!r:.100}")
+    return pa.array(texts, pa.string())
 
 
 class IdIndex:

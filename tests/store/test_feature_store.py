@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from embedpipe.backbones import LayerSpec
 from embedpipe.backbones.spec import BackboneSpec
 from embedpipe.decoding import Preprocessing
-from embedpipe.errors import StoreError, StoreNotFoundError, UsageError
+from embedpipe.errors import SourceError, StoreError, StoreNotFoundError, UsageError
 from embedpipe.store import FeatureStore, keyed_table
 from embedpipe.store.keyed_table import KeyedTable
 from embedpipe.store.schema import conform, matrix, storable, vector_column
@@ -162,6 +162,18 @@ def test_pandas_reads_a_store(store: FeatureStore) -> None:
     frame = store.to_pandas(["id", "label"])
     assert isinstance(frame, pd.DataFrame)
     assert frame["label"].tolist() == ["y", "x"]
+
+
+def test_frames_of_pandas_label_and_exclude_rows(store: FeatureStore) -> None:
+    import pandas as pd
+
+    store.write(rows(["a", "b", "c"]))
+    frame = pd.DataFrame({"label": ["x", "y"], "excluded": ["blurred", None]}, pd.Index(["c", "b"], name="id"))
+    assert store.label(frame).replaced == 2
+    assert store.exclude(frame).replaced == 1
+    assert store.to_arrow(["label"])["label"].to_pylist() == [None, "y", "x"]
+    with pytest.raises(SourceError, match="the table cannot be read as an Arrow table"):
+        store.label({"id": ["a"], "label": ["z"]})
 
 
 def old_versions(store: FeatureStore) -> tuple[int, int]:

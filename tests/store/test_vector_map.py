@@ -275,6 +275,7 @@ def test_file_in_place_of_the_map_is_replaced(store: FeatureStore, cache: Path) 
 
 
 @pytest.mark.parametrize("ids", ["row-001", [1], [None], [b"row-001"]])
-def test_take_refuses_ids_that_are_not_strings(store: FeatureStore, ids: object) -> None:
-    with pytest.raises(UsageError, match="ids must be a sequence of strings"):
-        store.take(ids)
+def test_ids_that_are_not_strings_are_refused(store: FeatureStore, ids: object) -> None:
+    for read in (store.take, store.remove):
+        with pytest.raises(UsageError, match="ids must be a sequence of strings"):
+            read(ids)
