@@ -255,8 +255,10 @@ def _cast(column: pa.ChunkedArray, type_: pa.DataType, name: str) -> pa.ChunkedA
         # The time of day of a date, and nanoseconds, are dropped on purpose.
         dropped = pa.types.is_date64(column.type) or getattr(column.type, "unit", "") == "ns"
         new = column.cast(type_, safe=not dropped)
-        if column.type == pa.string() and not pc.all(pc.equal(new.cast(pa.string()), column)).as_py():
-            raise pa.ArrowInvalid("such as 01, which is another text than 1")
+        if column.type == pa.string():
+            given = pc.utf8_lower(column) if pa.types.is_boolean(type_) else column  # Python writes True
+            if not pc.all(pc.equal(new.cast(pa.string()), given)).as_py():
+                raise pa.ArrowInvalid("such as 01, which is another text than 1")
         return new
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise StoreError(

@@ -345,6 +345,13 @@ def test_scalar_columns_can_be_stored(column: pa.Array) -> None:
     assert conform(table, table.schema).equals(table)
 
 
+def test_truth_values_as_python_writes_them_fit_their_column() -> None:
+    schema = pa.schema([pa.field("x", pa.bool_())])
+    assert conform(pa.table({"x": ["True", "false", None]}), schema)["x"].to_pylist() == [True, False, None]
+    with pytest.raises(StoreError, match="do not fit the type bool"):
+        conform(pa.table({"x": ["1"]}), schema)
+
+
 def test_nested_metadata_is_refused() -> None:
     with pytest.raises(StoreError, match=r"cannot hold column 'tags' of type list<"):
         storable(pa.table({"tags": [[1, 2]]}))
