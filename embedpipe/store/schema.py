@@ -144,10 +144,10 @@ def rounded(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def vector_column(vectors: npt.NDArray[np.float32]) -> pa.Array:
-    """Return float32 (n, dim) as an Arrow column of lists, without copying."""
+    """Return float32 (n, dim) as an Arrow column of lists, without copying. Raises ArrowInvalid from 2^31 values."""
     count, dim = vectors.shape
     values = pa.array(np.ascontiguousarray(vectors).reshape(-1))
-    return pa.ListArray.from_arrays(pa.array(np.arange(count + 1, dtype=np.int32) * dim), values, type=VECTOR)
+    return pa.ListArray.from_arrays(pa.array(np.arange(count + 1) * dim).cast(pa.int32()), values, type=VECTOR)
 
 
 def matrix(column: pa.ChunkedArray | pa.Array, dim: int, name: str) -> npt.NDArray[np.float32]:
