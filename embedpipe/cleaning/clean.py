@@ -17,7 +17,7 @@ from embedpipe.cleaning.comparable import require_comparable
 from embedpipe.cleaning.findings import Findings, Recorder
 from embedpipe.cleaning.graph_cache import kept_graph
 from embedpipe.cleaning.held_out import FOLDS, fold_rows, held_out_probabilities
-from embedpipe.cleaning.judging.duplicates import Pairs, equal_content, find_pairs, pairs_between
+from embedpipe.cleaning.judging.duplicates import Pairs, equal_content, find_pairs, known_partners, pairs_between
 from embedpipe.cleaning.judging.label_errors import LabelErrors, find_label_errors, with_neighbours
 from embedpipe.cleaning.judging.outliers import robust_z
 from embedpipe.cleaning.options import CleanOptions
@@ -121,7 +121,8 @@ def clean(
     notes += left_out_notes(excluded)
     notes += _notes_on_hashes(opened, pictures, len(ids))
     found = Recorder(rows, chosen.label, split)
-    _record_pairs(found, pairs, split, rows[chosen.label].to_pylist() if y is not None else None)
+    labels = None if y is None else np.array(rows[chosen.label].cast(pa.string()).to_pylist(), object)
+    _record_pairs(found, pairs, split, labels)
     _record_outliers(found, Z, graph, split, pairs, chosen)
     confused: list[tuple[str, str, int]] = []
     if y is not None:
@@ -170,14 +171,20 @@ def _notes_on_hashes(store: FeatureStore, pictures: PerceptualHashes | None, row
     return [f"pictures without a perceptual hash, whose near-duplicates are found by cosine: {lacking:,} ({why})"]
 
 
-def _record_pairs(found: Recorder, pairs: Pairs, split: npt.NDArray[Any] | None, labels: list[Any] | None) -> None:
-    for row, related, score, exact, mirrored in zip(*(vars(pairs).values()), strict=True):
-        how = "exact" if exact else "mirrored" if mirrored else "near"
-        found.add("duplicate" if exact else "near-duplicate", row, score, related=related, how=how)
-        if split is not None and split[row] and split[related] and split[row] != split[related]:
-            found.add("leak", row, score, related=related, how=how)
-        if labels and None not in (labels[row], labels[related]) and labels[row] != labels[related]:
-            found.add("label conflict", row, score, related=related, how=how, proposed=str(labels[related]))
+def _record_pairs(
+    found: Recorder, pairs: Pairs, split: npt.NDArray[Any] | None, labels: npt.NDArray[Any] | None
+) -> None:
+    ways = np.where(pairs.exact, "exact", np.where(pairs.mirrored, "mirrored", "near")).tolist()
+    for row, related, score, how in zip(pairs.rows, pairs.related, pairs.scores, ways, strict=True):
+        found.add("duplicate" if how == "exact" else "near-duplicate", row, score, related=related, how=how)
+    for kind, values in (("leak", split), ("label conflict", labels)):
+        if values is None:
+            continue
+        known = np.array([value is not None for value in values])
+        for row, related, score, how in zip(pairs.rows, known_partners(pairs, known), pairs.scores, ways, strict=True):
+            if known[row] and known[related] and values[row] != values[related]:
+                proposed = values[related] if values is labels else None
+                found.add(kind, row, score, related=related, how=how, proposed=proposed)
 
 
 def _record_outliers(
@@ -245,7 +252,7 @@ def _label_errors(
     errors = find_label_errors(with_neighbours(probabilities, kinds, near, graph.scores[judged]), kinds)
     found = LabelErrors(judged[errors.rows], errors.proposed, errors.scores, errors.confused)
     notes = [f"labels were predicted by {head} in {FOLDS} folds", *folds.notes]
-    return found, [str(value) for value in classes.tolist()], notes
+    return found, pa.array(classes).cast(pa.string()).to_pylist(), notes
 
 
 def _record_other_store(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from PIL import Image
 from stored import clusters, make_store
@@ -77,6 +78,32 @@ def test_rows_that_need_no_other_label_propose_their_own(findings: Findings) -> 
 
 def test_outlier_is_the_row_far_away(findings: Findings) -> None:
     assert found(findings, "outlier").keys() == {f"row-{FAR:03d}"}
+
+
+def test_copies_of_a_row_without_label_or_split_are_compared(tmp_path: Path) -> None:
+    X, y = clusters(60, spread=0.3)
+    labels, split = [f"class {number}" for number in y], ["train"] * 60
+    contents = [f"{0 if row < 4 else row:064x}" for row in range(60)]
+    X[:4], labels[:4], split[:4] = X[0], [None, "class 1", "class 2", None], [None, None, "test", "train"]
+    store = make_store(tmp_path / "store", X, label=labels, split=split, content_hash=contents)
+    findings = clean(store, near_duplicates=0.9999, progress=False)
+    (conflict,) = found(findings, "label conflict").values()
+    assert [conflict[name] for name in ("id", "related", "proposed", "score")] == ["row-002", "row-001", "class 1", 1.0]
+    (leak,) = found(findings, "leak").values()
+    assert [leak[name] for name in ("id", "related", "how")] == ["row-003", "row-002", "exact"]
+    assert {row["related"] for row in found(findings, "duplicate").values()} == {"row-000"}
+
+
+@pytest.mark.parametrize("values", [[True, False], [1.0, 2.0]])
+def test_proposed_labels_are_written_back_into_columns_of_any_type(tmp_path: Path, values: list[Any]) -> None:
+    X, y = clusters(80, classes=2, spread=0.3)
+    y[7] = 1 - y[7]
+    store = make_store(tmp_path / "store", X, label=[values[number] for number in y])
+    table = clean(store, progress=False).table
+    errors = table.filter(pc.equal(table["kind"], "label error"))
+    assert errors["id"].to_pylist() == ["row-007"]
+    assert store.label(errors, label="proposed").replaced == 1
+    assert store.to_arrow(["label"])["label"][7].as_py() == values[1 - y[7]]
 
 
 def test_nothing_is_wrong_with_good_data(tmp_path: Path) -> None:

@@ -68,6 +68,22 @@ def find_pairs(first_of: Rows, near: DuplicatePairs) -> Pairs:
     return Pairs(found, related[found], score[found], exact[found], (mirrored & ~exact)[found])
 
 
+def known_partners(pairs: Pairs, known: npt.NDArray[np.bool_]) -> Rows:
+    """Return ``related``, and in place of a row that is not known the first known one with the same content, if any.
+
+    Parameters
+    ----------
+    pairs : Pairs
+    known : bool array (n_rows,)
+    """
+    first = np.arange(len(known))
+    first[pairs.rows[pairs.exact]] = pairs.related[pairs.exact]
+    first_known = np.full(len(known), len(known))
+    np.minimum.at(first_known, first[known], np.flatnonzero(known))
+    other = first_known[first[pairs.related]]
+    return np.where(known[pairs.related] | (other == len(known)), pairs.related, other)
+
+
 def pairs_between(
     graph: Graph,
     cosines: Floats,
