@@ -7,13 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OutputCodeClassifier
 from stored import clusters, make_store
 
 import embedpipe
+from embedpipe.cleaning.choosing import choice
 from embedpipe.cleaning.choosing.choice import choose_rows, doubtful_rows, typical_rows
 from embedpipe.cleaning.choosing.next_items import next as choose
 from embedpipe.cleaning.choosing.simulation import simulate
-from embedpipe.errors import TrainingDataError, UsageError
+from embedpipe.errors import Failure, TrainingDataError, UsageError
 from embedpipe.neighbours.exact import normalised
 
 
@@ -31,6 +34,12 @@ def test_first_rows_are_of_different_kinds(vectors: tuple[Any, Any]) -> None:
     labelled = np.flatnonzero(y < 3)[:6]
     more = typical_rows(Z, np.setdiff1d(np.arange(300), labelled), labelled, 3, seed=0)
     assert (y[more] >= 3).sum() >= 2
+
+
+def test_large_clusters_are_compared_in_blocks(vectors: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once = typical_rows(vectors[0], np.arange(300), np.empty(0, np.int64), 3, seed=0)
+    monkeypatch.setattr(choice, "MOST_COSINES", 1_000)
+    assert typical_rows(vectors[0], np.arange(300), np.empty(0, np.int64), 3, seed=0).tolist() == at_once.tolist()
 
 
 def test_doubtful_rows_lie_between_the_classes() -> None:
@@ -100,6 +109,25 @@ def test_a_head_says_what_is_doubtful_where_no_row_has_a_label(tmp_path: Path) -
     of_numbers = embedpipe.fit(numbers, "ridge", folds=0, progress=False)
     with pytest.raises(UsageError, match="head must predict one class of each item, got one for regression"):
         choose(new, head=of_numbers)
+
+
+def test_rows_that_a_head_cannot_predict_are_not_chosen(tmp_path: Path) -> None:
+    X, y = clusters(60)
+    learned = make_store(tmp_path / "learned", X, label=[f"class {number}" for number in y])
+    head = embedpipe.fit(learned, "logreg", folds=0, progress=False)
+    new = make_store(tmp_path / "new", X[:10])
+    failures = [Failure(f"row-{row:03d}", None, "decode", "ValueError", "torn") for row in range(10)]
+    new.failures_table.record(failures[:4], "made up")
+    items = choose(new, head=head, count=10, progress=False)
+    assert sorted(items.table["id"].to_pylist()) == [f"row-{row:03d}" for row in range(4, 10)]
+    assert items.notes == ["rows that failed when they were embedded again are left out: 4"]
+    without_scores = OutputCodeClassifier(LogisticRegression(), random_state=0)
+    with pytest.raises(UsageError, match="head must give its classes probabilities or scores"):
+        choose(new, head=embedpipe.fit(learned, without_scores, folds=0, progress=False))
+    labelled = make_store(tmp_path / "labelled", X[:10], label=[None] * 4 + ["class 1"] * 6)
+    labelled.failures_table.record(failures[:4], "made up")
+    with pytest.raises(UsageError, match="none of the 4 rows could be predicted: embed them again"):
+        choose(labelled, head=head)
 
 
 def test_bad_requests_are_refused(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ FEW_PER_CLASS = 8
 #: Most clusters, neighbours that make a row typical, and doubtful rows for each that is chosen.
 MOST_CLUSTERS, TYPICAL_NEIGHBOURS, CANDIDATES = 500, 20, 10
 ITERATIONS = 20
+#: Cosines that are held at once: those of all pairs of 40,000 rows would take 6 GB.
+MOST_COSINES = 1 << 24
 
 
 def choose_rows(
@@ -60,9 +62,7 @@ def typical_rows(Z: Vectors, pool: Rows, labelled: Rows, count: int, seed: int) 
         inside = np.flatnonzero(member == cluster)
         free = inside[inside >= len(labelled)]
         if len(free):
-            cosines = Z[both[free]] @ Z[both[inside]].T
-            nearest = min(TYPICAL_NEIGHBOURS, cosines.shape[1])
-            typicality = np.partition(cosines, -nearest, axis=1)[:, -nearest:].mean(axis=1)
+            typicality = _typicality(Z, both[free], both[inside])
             ranked[cluster] = both[free[np.argsort(-typicality, kind="stable")]].tolist()
     chosen: list[int] = []
     depth = 0
@@ -70,6 +70,17 @@ def typical_rows(Z: Vectors, pool: Rows, labelled: Rows, count: int, seed: int) 
         chosen += [rows[depth] for rows in ranked.values() if depth < len(rows)]
         depth += 1
     return np.array(chosen[:count], np.int64)
+
+
+def _typicality(Z: Vectors, rows: Rows, cluster: Rows) -> Vectors:
+    """Return the mean cosine of each row to the nearest rows of its cluster."""
+    nearest = min(TYPICAL_NEIGHBOURS, len(cluster))
+    step = max(1, MOST_COSINES // len(cluster))
+    means = []
+    for start in range(0, len(rows), step):
+        cosines = Z[rows[start : start + step]] @ Z[cluster].T
+        means.append(np.partition(cosines, -nearest, axis=1)[:, -nearest:].mean(axis=1))
+    return np.concatenate(means)
 
 
 def doubtful_rows(

@@ -161,7 +161,12 @@ def next(
             picked, margins = choose_rows(Z, y, considered, known, chosen.count, chosen.seed)
         else:
             doubts = _margins(head, opened, rows["id"])[considered]
-            picked, margins = spread_out(Z, considered, doubts, chosen.count, chosen.seed)
+            predicted = ~np.isnan(doubts)
+            if not predicted.any():
+                raise UsageError(f"none of the {len(doubts):,} rows could be predicted: embed them again")
+            if not predicted.all():
+                notes.append(f"rows that failed when they were embedded again are left out: {(~predicted).sum():,}")
+            picked, margins = spread_out(Z, considered[predicted], doubts[predicted], chosen.count, chosen.seed)
     gain: Estimate | None = None
     simulated: dict[int, tuple[float, float]] = {}
     if head is not None:
@@ -187,10 +192,18 @@ def next(
 
 
 def _margins(head: Head | str | Path, store: FeatureStore, ids: pa.ChunkedArray) -> npt.NDArray[np.float64]:
-    """Return how far apart the two best classes of a head are, of some rows of a store."""
+    """Return how far apart the two best classes of a head are, of some rows of a store.
+
+    NaN of rows that it cannot predict, as they failed when they were embedded again.
+    """
     opened = head if isinstance(head, Head) else load_head(head)
     if opened.task != "classification":
         raise UsageError(f"{option('head')} must predict one class of each item, got one for {opened.task}")
     table = opened.predict(store, progress=False)
+    if "margin" not in table.column_names:
+        raise UsageError(
+            f"{option('head')} must give its classes probabilities or scores, and {opened.name!r} gave none: "
+            "leave it out, or give another"
+        )
     margins = table["margin"].to_numpy()[pc.index_in(ids, table["id"]).to_numpy()]
     return np.asarray(margins, np.float64)
