@@ -20,7 +20,7 @@ class Batcher:
     Parameters
     ----------
     run : callable
-        Takes a list of items, and returns as many results.
+        Takes a list of items, and returns as many results. If it raises, it is called again with halves of the list.
     most : int
         Items of a batch.
     """
@@ -47,11 +47,20 @@ class Batcher:
                     batch.append(self._waiting.get_nowait())
                 except queue.Empty:
                     break
-            try:
-                results = self._run([item for item, _ in batch])
-            except Exception as error:  # goes to those who wait
-                for _, future in batch:
-                    future.set_exception(error)
-            else:
-                for (_, future), result in zip(batch, results, strict=True):
-                    future.set_result(result)
+            self._answer(batch)
+
+    def _answer(self, batch: list[tuple[Any, Future[Any]]]) -> None:
+        """Run a batch; one that fails goes in halves, so that the others do not fail with one item."""
+        try:
+            results = self._run([item for item, _ in batch])
+        except Exception as error:
+            if len(batch) == 1:  # goes to the one who waits
+                batch[0][1].set_exception(error)
+                return
+        else:
+            for (_, future), result in zip(batch, results, strict=True):
+                future.set_result(result)
+            return
+        half = len(batch) // 2  # outside of the handler, where the error would hold the memory of the batch
+        self._answer(batch[:half])
+        self._answer(batch[half:])

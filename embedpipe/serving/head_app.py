@@ -102,7 +102,7 @@ def _routes(service: HeadService) -> APIRouter:
     spec = service.head.spec
 
     @router.get("/health")
-    def health() -> Health:
+    async def health() -> Health:  # no thread: all may wait for predictions
         """Say that the server answers."""
         name = f"{spec.provider}/{spec.name}"
         facts = {"head": service.head.name, "label": service.head.label, "modality": spec.modality}
