@@ -39,6 +39,13 @@ def vectors() -> Any:
     return (rng.normal(size=(24, DIM)) + 5 * (np.arange(24) % 2)[:, None]).astype(np.float32)
 
 
+def test_ids_of_a_text_file_are_its_lines(vectors: Any, tmp_path: Path) -> None:
+    ids = ["\u2028a", "b\x85c", *IDS[2:]]
+    (tmp_path / "ids.txt").write_bytes("\ufeff".encode() + "\r\n".join(ids).encode())
+    store = import_vectors(vectors, tmp_path / "store", ids=tmp_path / "ids.txt")
+    assert store.ids() == sorted(ids)
+
+
 def test_every_form_of_the_same_vectors_gives_the_same_store(
     vectors: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

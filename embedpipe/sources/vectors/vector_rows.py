@@ -124,7 +124,10 @@ def _read(
         if suffix == ".npy":
             return {role: _as_column(np.load(name, allow_pickle=False), parameter)}
         if suffix == ".txt":
-            return {role: pa.chunked_array([pa.array(Path(name).read_text("utf-8").splitlines(), pa.string())])}
+            with Path(name).open(encoding="utf-8-sig") as file:
+                # str.splitlines knows more ends of lines, such as U+2028.
+                lines = [line.removesuffix("\n") for line in file]
+            return {role: pa.chunked_array([pa.array(lines, pa.string())])}
     except (OSError, ValueError, EOFError) as error:
         raise SourceError(f"cannot read {option(parameter, name)}: {error}") from error
     table, remarks = load_table(name, text=("id",) if role == "id" else ("id", role))

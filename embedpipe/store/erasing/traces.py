@@ -89,7 +89,7 @@ class Traces:
             except (ValueError, RecursionError):
                 pass  # not one JSON value
             try:
-                return any(self.in_text(line) for line in data.decode().splitlines())
+                return any(self.in_text(line.decode()) for line in data.splitlines())
             except UnicodeDecodeError:
                 pass  # no JSON: its bytes are searched
         return bool(self._long) and self._bytes.search(data) is not None
