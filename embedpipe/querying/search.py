@@ -76,8 +76,8 @@ def search(
     Raises
     ------
     UsageError
-        If the store cannot be searched by a query, a vector is zero, not finite or of another length, or ``where`` is
-        refused (see `embedpipe.querying.rows_where`).
+        If the store cannot be searched by a query, a vector is zero, not finite or of another length, ``layer`` is not
+        that of the index, or ``where`` is refused (see `embedpipe.querying.rows_where`).
     SpecMismatchError
         If the backbone that loads is not the one that made the store's vectors.
 
@@ -98,9 +98,15 @@ def search(
     ['You have won prize number 0, call now to claim 0 pounds!']
     """
     search_options, reload_options, compute = build_options(OPTIONS, options)
+    layer = search_options.layer
+    if layer and isinstance(store, SimilarityIndex) and store.store.select_layers(layer) != store.layers:
+        raise UsageError(
+            f"{option('layer', layer)} must be that of the index, which compares by {store.layer!r}: leave it out, or "
+            "give the store"
+        )
     show = Progress(progress)
     with show.step("reading vectors"):
-        index = store if isinstance(store, SimilarityIndex) else SimilarityIndex.load(store, search_options.layer)
+        index = store if isinstance(store, SimilarityIndex) else SimilarityIndex.load(store, layer)
     show.say_all([*random_notes([index.store.spec]), *index.notes()])
     rows = None
     if search_options.where is not None:

@@ -105,6 +105,10 @@ def test_layer_is_chosen_where_there_are_several(photos: Path, tmp_path: Path) -
     answers = search(store, Image.open(photos / "cat/0000.jpg"), layer="conv1", k=1, trust=True)
     assert answers.table["id"].to_pylist() == ["cat/0000.jpg"]
     assert answers.table["score"].to_pylist() == pytest.approx([1.0])
+    index = SimilarityIndex.load(store, "conv1")
+    assert search(index, "cat/0000.jpg", layer="conv1").layer == search(index, "cat/0000.jpg").layer == "conv1"
+    with pytest.raises(UsageError, match="layer='features' must be that of the index, which compares by 'conv1'"):
+        search(index, "cat/0000.jpg", layer="features")
 
 
 @pytest.mark.parametrize(
