@@ -109,7 +109,7 @@ class _Items:
         try:
             return read_payload(join(self._folder, path), self._modality, self._access)
         except ReadError as error:
-            if " " in path and not is_image_name(path) and isinstance(error.__cause__, FileNotFoundError):
+            if not is_image_name(path) and isinstance(error.__cause__, FileNotFoundError):
                 raise ReadError(
                     f"{error}; if it is a text and not a path, pass {option('modality', 'text')}"
                 ) from error.__cause__
