@@ -155,7 +155,7 @@ def shift(
     Raises
     ------
     UsageError
-        If an option is wrong, the stores have other backbones, or a side has fewer than two rows.
+        If an option is wrong, the stores have other backbones, or a side has fewer than three rows.
 
     Notes
     -----
