@@ -109,6 +109,24 @@ def test_a_head_of_another_column_is_compared_with_that_column(copied: Callable[
     assert api.json("rows/0")["values"]["label"] == "cat"
 
 
+@pytest.mark.parametrize(("values", "names"), [([True, False], {"true", "false"}), ([1.0, 2.0], {"1", "2"})])
+def test_labels_and_predictions_of_any_type_have_the_same_names(
+    copied: Callable[[], Path], values: list[Any], names: set[str]
+) -> None:
+    store = embedpipe.FeatureStore(copied())
+    kinds = [values[id.startswith("owl")] for id in store.ids()]
+    store.label(pa.table({"id": store.ids(), "label": kinds}), into="kind")
+    head = embedpipe.fit(store, "lda", label="kind", progress=False)
+    viewer = Viewer(store, Searcher(None, ReloadOptions(), ComputeOptions()), head=head)
+    viewer.predictions.add_to(viewer.collection)  # type: ignore[union-attr]
+    api = Api(create_app(viewer))
+    rows = api.json("rows", count=30)["rows"]
+    assert {row["label"] for row in rows} == {row["prediction"] for row in rows} == names
+    assert {*api.json("rows/0")["probabilities"]} == names
+    columns = {each["name"]: each for each in api.client.get("/api/store").json()["columns"]}
+    assert columns["kind"]["kind"] == "number" or {*columns["kind"]["values"]} == names
+
+
 def test_orders_of_a_head_with_probabilities(store: Any) -> None:
     _, api = _seen_by(store, "lda")
     confidence = [row["confidence"] for row in api.json("rows", order="uncertain", count=30)["rows"]]

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from embedpipe._utils.notebook.html_tables import visible
 from embedpipe.report.drawing.wording import natural_key
 from embedpipe.store import FeatureStore
+from embedpipe.store.editing.labelling import as_text
 from embedpipe.store.schema import BY_HAND, EXCLUDED, KEY_FIELDS, PERCEPTUAL_HASH, PICTURE_COUNTS
 
 Mask = npt.NDArray[np.bool_]
@@ -119,6 +120,11 @@ class Collection:
         names = columns or self.table.column_names
         return {name: as_json_value(_as_python(self.table.column(name)[row])) for name in names}
 
+    def label(self, name: str, row: int) -> str | None:
+        """Return a value as text, as classes and predictions are written: ``true`` for True, and ``1`` for 1.0."""
+        text: str | None = as_json_value(as_text(self.table.column(name).slice(row, 1).combine_chunks())[0].as_py())
+        return text
+
     def codes(self, name: str) -> Codes | None:
         """Return a column as codes; None for one that has too many values to be classes, or is no column."""
         with self._lock:
@@ -162,7 +168,7 @@ def _encode(column: pa.ChunkedArray) -> Codes | None:
     if len(encoded.dictionary) > MOST_CLASSES or not len(encoded.dictionary):
         return None
     codes = np.asarray(pc.fill_null(encoded.indices, -1), np.int64)
-    names = [visible(str(value)) for value in encoded.dictionary.to_pylist()]
+    names = [visible(text) for text in as_text(encoded.dictionary).to_pylist()]
     counts = np.bincount(codes[codes >= 0], minlength=len(names))
     order = sorted(range(len(names)), key=lambda i: (-counts[i], natural_key(names[i])))
     place = np.empty(len(names) + 1, np.int32)

@@ -143,7 +143,8 @@ class Predictions:
         if shares is None:
             shares = np.asarray(self.head.estimator.predict_proba(self._features(collection, np.array([row]))))[0]
         best = np.argsort(-shares, kind="stable")[:MOST_CLASSES]
-        return [(str(self.head.estimator.classes_[place]), float(shares[place])) for place in best]
+        names = pa.array(np.asarray(self.head.estimator.classes_)[best]).cast(pa.string()).to_pylist()
+        return list(zip(names, shares[best].tolist(), strict=True))
 
 
 def is_calibrated(estimator: Any) -> bool:

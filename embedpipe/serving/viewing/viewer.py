@@ -167,12 +167,11 @@ class Viewer:
         wanted = ("id", self.label, "text", EXCLUDED, *PREDICTED)
         names = [name for name in wanted if name in collection.table.column_names]
         values = collection.row(row, names)
-        label = values.get(self.label)
         text = None if values.get("text") is None else str(values["text"])
         return {
             "row": row,
             "id": values["id"],
-            "label": None if label is None else str(label),
+            "label": collection.label(self.label, row) if self.label in names else None,
             "text": None if text is None else text[:SNIPPET],
             "excluded": values.get(EXCLUDED),
             **{name: values[name] for name in PREDICTED if name in collection.added},
