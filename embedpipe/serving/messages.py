@@ -22,13 +22,17 @@ class Column(BaseModel):
 
 
 class HeadInfo(BaseModel):
-    """A head whose predictions are shown once ``state`` is ready; ``note`` says what to know of them."""
+    """A head whose predictions are shown once ``state`` is ready; ``note`` says what to know of them.
+
+    ``separator`` stands between the labels of an item, where it may have several.
+    """
 
     name: str
     label: str
     state: Literal["computing", "ready", "failed"]
     note: str
     orders: list[Literal["uncertain", "wrong"]]
+    separator: str | None = None
 
 
 class FindingsKind(BaseModel):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,12 @@ from page import ODD, Browser
 from serving.conftest import make_viewer, serving
 
 import embedpipe
+from embedpipe.backbones.options import ReloadOptions
+from embedpipe.embedding.options import ComputeOptions
 from embedpipe.serving.app import create_app
+from embedpipe.serving.viewing.predictions import Predictions
+from embedpipe.serving.viewing.searching import Searcher
+from embedpipe.serving.viewing.viewer import Viewer
 
 pytestmark = pytest.mark.long
 
@@ -85,6 +91,76 @@ def test_the_keyboard_alone_is_enough(browser: Browser, edited: tuple[str, Path]
         "document.querySelector('#undo').disabled && document.querySelector('#saved').textContent === 'saved'"
     )
     assert embedpipe.FeatureStore(path).to_arrow(["label"])["label"][0].as_py() == "cat"
+
+
+def test_keys_do_not_change_an_item_of_a_gallery_that_is_hidden(browser: Browser, edited: tuple[str, Path]) -> None:
+    address, path = edited
+    browser.visit(address)
+    browser.until(f"{LOADED} >= 20")
+    for key in ("ArrowRight", "v", "v", "3"):  # the map alone is shown
+        browser.press(key)
+    assert browser.ask("document.querySelector('#gallery').hidden && document.querySelector('#undo').disabled")
+    for key in ("v", "3"):
+        browser.press(key)
+    browser.until("document.querySelector('#saved').textContent === 'saved'")
+    assert embedpipe.FeatureStore(path).to_arrow(["label"])["label"].to_pylist()[:2] == ["owl", "cat"]
+
+
+def test_filters_show_labels_that_were_changed_on_the_page(browser: Browser, edited: tuple[str, Path]) -> None:
+    browser.visit(edited[0])
+    browser.until(f"{LOADED} >= 20")
+    cat = "[...document.querySelectorAll('#filters li')].find(one => one.textContent.startsWith('cat'))"
+    browser.ask(f"{cat}.querySelector('input').click()")
+    browser.until("document.querySelector('#total').textContent === '10 of 30 items'")
+    browser.press("ArrowRight")
+    browser.press("2")
+    browser.until("document.querySelector('#saved').textContent === 'saved'")
+    for total in ("30 items", "9 of 30 items"):
+        browser.ask(f"{cat}.querySelector('input').click()")
+        browser.until(f"document.querySelector('#total').textContent === '{total}'")
+
+
+def test_other_items_are_shown_with_their_predictions(
+    browser: Browser, copied: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_to = Predictions.add_to
+    monkeypatch.setattr(Predictions, "add_to", lambda *given: (time.sleep(1.5), add_to(*given)))
+    store = embedpipe.FeatureStore(copied())
+    head = embedpipe.fit(store, "logreg", folds=0, progress=False)
+    searcher = Searcher(None, ReloadOptions(trust=True), ComputeOptions())
+    viewer = Viewer(embedpipe.FeatureStore(store.path), searcher, head=head)
+    viewer.start()
+    predicted = "document.querySelector('[id^=tile-] .score')?.textContent.includes('%')"
+    with serving(create_app(viewer)) as address:
+        browser.visit(address)
+        browser.until(predicted)
+        store.remove(store.ids()[:1])
+        browser.ask("fetch('api/store').then(() => document.querySelectorAll('.tile')[3].click())")
+        browser.until("document.querySelector('#notice button.primary')?.textContent === 'Show them'")
+        browser.ask("document.querySelector('#notice button.primary').click()")
+        browser.until("document.querySelector('#total').textContent === '29 items'")
+        browser.until(predicted)
+
+
+def test_several_labels_are_compared_without_their_order(browser: Browser, address: str) -> None:
+    browser.visit(address)
+    browser.until(f"{LOADED} >= 20")
+    captions = browser.ask(
+        """import('/gallery.js').then(async ({ Gallery }) => {
+            const root = document.createElement('div'), sheet = document.createElement('div');
+            root.id = 'gallery'; sheet.id = 'sheet'; root.append(sheet);
+            document.querySelector('#split').replaceChildren(root);
+            const of = (row, label, prediction) => (
+                {row, id: `${row}`, label, prediction, text: '', score: null, confidence: null});
+            const gallery = new Gallery(root, sheet, {load: async () => [], open() {}, focus() {}, colourOf: () => ''});
+            gallery.separator = ';';
+            gallery.reset(3, [of(0, 'round; red', 'red;round'), of(1, 'red', 'red;round'), of(2, 'red', '')]);
+            await new Promise(done => setTimeout(done, 400));
+            const tiles = [0, 1, 2].map(index => gallery.tiles.get(index).parts.label);
+            return tiles.map(one => [one.textContent, one.classList.contains('wrong')]);
+        })"""
+    )
+    assert captions == [["round; red", False], ["red → red;round", True], ["red → ", True]]
 
 
 def test_labels_and_ids_are_text(browser: Browser, copied: Callable[[], Path]) -> None:

@@ -16,6 +16,7 @@ from sklearn.neighbors import KNeighborsClassifier
 import embedpipe
 from embedpipe.backbones.options import ReloadOptions
 from embedpipe.embedding.options import ComputeOptions
+from embedpipe.errors import StoreError
 from embedpipe.serving.app import create_app
 from embedpipe.serving.viewing import out_of_fold
 from embedpipe.serving.viewing.layout import Layout
@@ -172,6 +173,45 @@ def test_a_head_that_remembers_its_rows_guesses_them_out_of_fold() -> None:
     assert (done.predicted == y).mean() < 0.6
     assert done.shares is not None
     assert (fitted.classes_[done.shares.argmax(axis=1)] == done.predicted).all()
+
+
+def test_other_items_are_predicted_again(copied: Callable[[], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    store = embedpipe.FeatureStore(copied())
+    viewer, api = _seen_by(store, "lda")
+    before = {row["id"]: row["prediction"] for row in api.json("rows", count=30)["rows"]}
+    monkeypatch.setattr(viewer, "start", lambda: None)
+    store.remove(store.ids()[:1])
+    described = api.client.get("/api/store").json()
+    api.key = described["key"]
+    assert (described["head"]["state"], api.json("rows/0")["probabilities"]) == ("computing", {})
+    viewer._prepare(viewer.collection, viewer.predictions)
+    assert api.client.get("/api/store").json()["head"]["state"] == "ready"
+    shares = api.json("rows/0")["probabilities"]
+    assert max(shares, key=lambda name: shares[name]) == before[api.json("rows/0")["id"]]
+
+
+def test_a_head_predicts_although_there_is_no_index(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    viewer, api = _seen_by(store, "lda")
+    viewer._open(viewer.collection)
+
+    def fail(collection: object) -> None:
+        raise StoreError("no index")
+
+    monkeypatch.setattr(viewer.searcher, "index", fail)
+    viewer._prepare(viewer.collection, viewer.predictions)
+    assert api.client.get("/api/store").json()["head"]["state"] == "ready"
+
+
+def test_the_page_knows_how_several_labels_are_separated(copied: Callable[[], Path]) -> None:
+    store = embedpipe.FeatureStore(copied())
+    kinds = ["round,red" if id.startswith("owl") else "red" for id in store.ids()]
+    store.label(pa.table({"id": store.ids(), "label": kinds}))
+    head = embedpipe.fit(store, "logreg", task="multilabel", label_separator=",", folds=0, progress=False)
+    viewer = Viewer(store, Searcher(None, ReloadOptions(), ComputeOptions()), head=head)
+    assert viewer.describe(viewer.collection)["head"]["separator"] == ","
+    viewer._head = embedpipe.fit(store, "logreg", folds=0, progress=False)
+    viewer._open(viewer.collection)
+    assert viewer.describe(viewer.collection)["head"]["separator"] is None
 
 
 def _seen_by(store: Any, head: str) -> tuple[Viewer, Api]:

@@ -10,13 +10,15 @@ const PAGES_KEPT = 30;
 const TALLEST = 8_000_000;
 const MARGIN = 14;
 
-/** The label of a row, and what a head says instead. */
-function captionOf(row) {
+/** The label of a row, and what a head says instead; `separator` stands between several labels. */
+function captionOf(row, separator) {
   const label = row.label ?? "";
   if (row.prediction === null || typeof row.prediction === "number") return { words: label, wrong: false };
-  const wrong = label !== "" && label !== row.prediction;
+  const wrong = label !== "" && inOrder(label, separator) !== inOrder(row.prediction, separator);
   return { words: wrong ? `${label} → ${row.prediction}` : label || `→ ${row.prediction}`, wrong };
 }
+
+const inOrder = (labels, separator) => (separator ? labels.split(separator).map((label) => label.trim()).filter(Boolean).sort().join(separator) : labels);
 
 export class Gallery {
   constructor(root, sheet, { load, open, focus, colourOf }) {
@@ -28,6 +30,7 @@ export class Gallery {
     this.current = -1;
     this.size = 170;
     this.isText = false;
+    this.separator = null;
     this.top = this.scrolled = 0;
     root.addEventListener("scroll", () => this.scroll());
     root.addEventListener("keydown", (event) => this.key(event));
@@ -161,7 +164,7 @@ export class Gallery {
     }
     if (!this.fast || this.isText) tile.row = row;
     if (this.isText) beginning.textContent = row.text ?? row.id;
-    const { words, wrong } = captionOf(row);
+    const { words, wrong } = captionOf(row, this.separator);
     label.textContent = words;
     label.classList.toggle("wrong", wrong);
     score.textContent = row.score !== null ? row.score.toFixed(3) : row.confidence !== null ? `${Math.round(100 * row.confidence)} %` : "";
@@ -256,7 +259,7 @@ export class Gallery {
     const index = this.current;
     const row = this.rowAt(index);
     if (row) run(row);
-    else if (this.total) setTimeout(() => index === this.current && this.whenLoaded(run), 60);
+    else if (index >= 0 && index < this.total) setTimeout(() => index === this.current && this.whenLoaded(run), 60);
   }
 
   openCurrent() {

@@ -9,8 +9,8 @@ import { FindingsView } from "./findings.js";
 import { filterOf, setUpFilters, showWhereProblem, updateCounts } from "./filters.js";
 import { byWords, hasKey, setUpSearch, showQuery } from "./search.js";
 import { assign, canUndo, onSaved, remember, undo } from "./labels.js";
-import { editLabels, showItem } from "./panel.js";
-import { classColour, onTheme, scaleColour } from "./colours.js";
+import { editLabels, rowOf, showItem } from "./panel.js";
+import { classColour, GREY, onTheme, scaleColour } from "./colours.js";
 
 const KEYS = [
   [["← ↑ ↓ →"], "move between items"],
@@ -28,6 +28,7 @@ let gallery;
 let map;
 let findings;
 let version = 0;
+let newest = 0;
 
 /** Show a message above everything; an empty one takes it away. */
 function notice(text, problem = true, action = null) {
@@ -41,22 +42,34 @@ function notice(text, problem = true, action = null) {
 function report(error) {
   if (error.name === "AbortError") return;
   if (error instanceof Refused && error.status === 410 && error.message.includes("load the page")) {
-    notice("The items of the store have changed.", false, el("button", { className: "primary", onclick: reload }, "Show them"));
+    itemsChanged();
   } else {
     notice(error.message);
   }
 }
+
+const itemsChanged = () => notice("The items of the store have changed.", false, el("button", { className: "primary", onclick: reload }, "Show them"));
 
 async function reload() {
   notice("");
   change({ near: "", words: "", item: "" }, true);
   await open();
   await select();
+  await awaitHead();
+}
+
+/** Show what the server has, after a change was refused. */
+async function showAgain() {
+  if ((await read("store")).key !== store.key) return itemsChanged();
+  await open();
+  await select();
+  if (current().view === "findings") await findings.show(current().kind);
+  if (current().item !== "") await showItem(Number(current().item));
 }
 
 async function open() {
   info = await openStore();
-  version = info.at;
+  newest = info.at;
   document.title = `${info.name} · embedpipe`;
   $("name").textContent = $("name").title = info.name;
   $("facts").textContent = `${number(info.rows)} ${info.modality === "image" ? "pictures" : "texts"} · ${info.backbone}`;
@@ -73,6 +86,7 @@ const query = (state) => ({ ...filterOf(state), near: state.near, order: state.o
 let loading = 0;
 async function select() {
   const mine = ++loading;
+  version = newest; // rows stay where they are while labels change, until others are selected
   const state = current();
   updateCounts();
   $("order-box").hidden = Boolean(state.near);
@@ -107,7 +121,9 @@ function showTotal(found) {
 function colourOf(row) {
   const column = info.columns.find((each) => each.name === current().colour);
   if (!column || column.name !== info.label || !row) return "";
-  return column.kind === "class" ? classColour(column.values.indexOf(row.label)) : scaleColour(0);
+  if (column.kind === "class") return classColour(column.values.indexOf(row.label));
+  const [low, high] = column.values.map(Number);
+  return row.label === null ? GREY() : scaleColour(Math.round((255 * (Number(row.label) - low)) / (high - low || 1)));
 }
 
 function showView(view) {
@@ -174,6 +190,7 @@ function setUp() {
     report,
   });
   gallery.isText = info.modality === "text";
+  gallery.separator = info.head?.separator ?? null;
   if (info.findings.length) setUpFindings();
   applySize(current());
   addEventListener("unhandledrejection", (event) => {
@@ -215,7 +232,7 @@ const classes = () => info.columns.find((column) => column.name === info.label)?
 
 function setUpEditing() {
   KEYS.push([["1 … 9"], "give the item one of the labels, and go on to the next"], [["0"], "take its label away"], [["e"], "type another label"], [["x"], "exclude the item, or use it again"], [["u"], "undo the last change"]);
-  editLabels({ column: info.label, classes, set: (row, value) => setLabel(row, value), exclude: (row) => setExcluded(row) });
+  editLabels({ classes, set: (row, value) => setLabel(row, value), exclude: (row) => setExcluded(row) });
   const undoButton = el("button", { id: "undo", disabled: true, title: "Undo the last change (u)", onclick: takeBack }, "Undo");
   const download = el("a", { className: "button", href: "api/labels.csv", download: "labels.csv", title: "Labels that were set by hand, as CSV" }, "Labels ↓");
   const saved = el("span", { id: "saved", role: "status" });
@@ -225,8 +242,11 @@ function setUpEditing() {
     undoButton.disabled = !canUndo();
     if (error) {
       report(error);
-      open().then(select).then(() => current().view === "findings" && findings.show(current().kind)).then(() => current().item !== "" && showItem(Number(current().item)));
-    } else if (at) updateCounts();
+      showAgain().catch(report);
+    } else if (at) {
+      newest = at;
+      updateCounts();
+    }
   });
 }
 
@@ -266,13 +286,12 @@ function takeBack() {
 
 /** Change the current item by a key, and go on to the next one. */
 function changeByKey(run) {
-  const row = gallery.rowAt(gallery.current);
+  const row = $("gallery").hidden ? undefined : gallery.rowAt(gallery.current);
   if (row) {
     run(row);
     if (gallery.current < gallery.total - 1) gallery.setCurrent(gallery.current + 1);
   } else if (!$("item").hidden) {
-    const { item } = $("item");
-    run({ row: item.row, label: item.values[info.label] ?? null, excluded: item.values.excluded ?? null });
+    run(rowOf($("item").item));
   }
 }
 
@@ -290,7 +309,9 @@ async function awaitHead() {
   if (!info.head) return;
   while (info.head.state === "computing") {
     await new Promise((done) => setTimeout(done, 700));
-    info = await openStore();
+    const now = await read("store");
+    if (now.key !== store.key) return itemsChanged();
+    info = now;
   }
   setUpFilters(info);
   setOrders();

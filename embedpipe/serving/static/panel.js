@@ -43,10 +43,14 @@ function contents(item) {
   ];
 }
 
+/** An item as a row of the gallery. */
+export function rowOf(item) {
+  const label = item.values[store.label] ?? null;
+  return { row: item.row, label: label === null ? null : String(label), excluded: item.values.excluded ?? null };
+}
+
 function labelBox(item) {
-  const column = editing.column;
-  const own = item.values[column] ?? null;
-  const row = { row: item.row, label: own === null ? null : String(own), excluded: item.values.excluded ?? null };
+  const row = rowOf(item);
   const buttons = editing.classes().slice(0, 9).map((name, i) => {
     const button = el("button", { "aria-pressed": String(name === row.label), onclick: () => editing.set(row, name) }, el("kbd", {}, String(i + 1)), name);
     return button;
@@ -59,7 +63,7 @@ function labelBox(item) {
   const names = el("datalist", { id: "label-names" }, ...editing.classes().map((name) => el("option", { value: name })));
   const none = el("button", { "aria-pressed": String(row.label === null), onclick: () => editing.set(row, null) }, el("kbd", {}, "0"), "none");
   const exclude = el("button", { "aria-pressed": String(row.excluded !== null), onclick: () => editing.exclude(row) }, el("kbd", {}, "x"), row.excluded === null ? "Exclude" : "Use again");
-  return el("section", { className: "labels" }, el("h3", {}, `Set ${column}`), el("div", { className: "choices" }, ...buttons, none), input, names, exclude);
+  return el("section", { className: "labels" }, el("h3", {}, `Set ${store.label}`), el("div", { className: "choices" }, ...buttons, none), input, names, exclude);
 }
 
 function picture(row) {
@@ -77,7 +81,7 @@ function probabilities(item) {
   const rows = shares.map(([name, share]) => {
     const bar = el("span", { className: "bar" });
     bar.style.width = `${100 * share}%`;
-    const mark = name === item.values[store.label] ? "own" : "";
+    const mark = name === String(item.values[store.label]) ? "own" : "";
     return el("li", { className: mark }, el("span", { className: "value" }, name), el("span", { className: "count" }, `${(100 * share).toFixed(1)} %`), el("span", { className: "track" }, bar));
   });
   return el("section", {}, el("h3", {}, "Prediction"), el("ul", { className: "shares" }, ...rows));

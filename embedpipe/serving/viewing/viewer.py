@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -58,8 +59,7 @@ class Viewer:
         findings: FoundRows | None = None,
     ) -> None:
         self._store, self.searcher, self.edit = open_store(store, before="looking at them"), searcher, edit
-        self.predictions = None if head is None else Predictions(head)
-        self.found = findings
+        self._head, self.found = head, findings
         self.name = Path(store.path.rstrip("/")).name
         self._selections = Selections()
         self._lock = threading.Lock()
@@ -67,16 +67,18 @@ class Viewer:
 
     def _open(self, collection: Collection) -> None:
         layout = Layout(lambda: np.asarray(self.searcher.index(collection).vectors[:]))
+        self.predictions = None if self._head is None else Predictions(self._head)
         self._state = collection, Pictures(collection), layout
 
     def start(self) -> None:
         """Open the index, predict and compute the map in the background."""
-        threading.Thread(target=self._prepare, args=(self.collection,), daemon=True).start()
+        threading.Thread(target=self._prepare, args=(self.collection, self.predictions), daemon=True).start()
 
-    def _prepare(self, collection: Collection) -> None:
-        self.searcher.index(collection)
-        if self.predictions is not None:
-            self.predictions.add_to(collection)
+    def _prepare(self, collection: Collection, predictions: Predictions | None) -> None:
+        with contextlib.suppress(EmbedpipeError, OSError):  # a search says why there is no index
+            self.searcher.index(collection)
+        if predictions is not None:
+            predictions.add_to(collection)
             with self._lock:  # labels may have changed meanwhile
                 _carry_over(collection, self.collection)
         self._state[2].start()
@@ -181,8 +183,9 @@ class Viewer:
         """Return all that is known of an item."""
         values = collection.row(row)
         text = pictures.text(row)[:LONGEST_TEXT] if collection.store.spec.modality == "text" else None
-        ready = self.predictions is not None and self.predictions.state == "ready"
-        shares = self.predictions.probabilities(collection, row) if self.predictions is not None and ready else []
+        predictions = self.predictions
+        ready = predictions is not None and predictions.state == "ready"
+        shares = predictions.probabilities(collection, row) if predictions is not None and ready else []
         return {"row": row, "id": values.pop("id"), "text": text, "values": values, "probabilities": dict(shares)}
 
     def codes(self, collection: Collection, column: str) -> Codes:
@@ -261,6 +264,7 @@ class Viewer:
             "state": ready.state,
             "note": ready.note,
             "orders": ["uncertain", "wrong"] if has_order else [],
+            "separator": head.label_separator if head.task == "multilabel" else None,
         }
 
 
