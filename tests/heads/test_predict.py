@@ -16,6 +16,7 @@ from stored import clusters, make_store
 import embedpipe
 from embedpipe import Head, embed, fit
 from embedpipe.errors import BackboneError, SourceError, SpecMismatchError, UsageError
+from embedpipe.heads.predicting.fitted_rows import FittedRows
 
 BROKEN = (b"", b"no image", b"\xff\xd8\xff\xe0 cut", b"\x89PNG\r\n\x1a\n", b"GIF89a")
 
@@ -202,3 +203,29 @@ def test_label_column_with_the_name_of_a_score_becomes_prediction(tmp_path: Path
     ]
     assert table["prediction"].to_pylist() == table["actual"].to_pylist()
     assert set(table["prediction"].to_pylist()) == {"a", "b", "c"}
+
+
+def test_contents_of_the_heads_store_are_read_once_for_many_predictions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    X, y = clusters(12)
+    contents = [f"{row + 1}" * 64 for row in range(9)] + ["a" * 64, "b" * 64, "c" * 64]
+    store = make_store(tmp_path / "store", X, label=y.tolist(), content_hash=contents)
+    reads = 0
+
+    def counted(self: embedpipe.FeatureStore) -> object:
+        nonlocal reads
+        reads += 1
+        return to_dataset(self)
+
+    to_dataset = embedpipe.FeatureStore.to_dataset
+    monkeypatch.setattr(embedpipe.FeatureStore, "to_dataset", counted)
+    rows = FittedRows(store.path, store.table_id, store.version, "label", "folds")
+    new = pa.table({"content_hash": ["f" * 64, None]})
+    assert [rows.among(new, None) for _ in range(3)] == [None] * 3
+    assert reads == 1
+    known = pa.table({"content_hash": ["f" * 64, "b" * 64]})
+    assert rows.among(known, None).to_pylist() == [False, True]
+    changed = store.to_arrow().slice(0, 1).drop_columns("content_hash").append_column("content_hash", [["f" * 64]])
+    store.write(changed)
+    assert rows._replace(version=store.version).among(new, None).to_pylist() == [True, False]
