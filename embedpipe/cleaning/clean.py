@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
@@ -24,7 +23,7 @@ from embedpipe.cleaning.options import CleanOptions
 from embedpipe.decoding.hashing.perceptual import PerceptualHashes
 from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.heads.options import FitOptions
-from embedpipe.heads.training.training_data import labels_of
+from embedpipe.heads.training.training_data import has_label, labels_of
 from embedpipe.heads.training.vectors import centred_directions, read_finite, require_different
 from embedpipe.neighbours.duplicates import duplicate_pairs, join_groups
 from embedpipe.neighbours.exact import nearest_rows, normalised
@@ -121,8 +120,7 @@ def clean(
     notes += left_out_notes(excluded)
     notes += _notes_on_hashes(opened, pictures, len(ids))
     found = Recorder(rows, chosen.label, split)
-    labels = None if y is None else np.array(rows[chosen.label].cast(pa.string()).to_pylist(), object)
-    _record_pairs(found, pairs, split, labels)
+    _record_pairs(found, pairs, split, None if y is None else _label_names(rows[chosen.label]))
     _record_outliers(found, Z, graph, split, pairs, chosen)
     confused: list[tuple[str, str, int]] = []
     if y is not None:
@@ -151,15 +149,23 @@ def _labels(rows: pa.Table, options: CleanOptions) -> tuple[npt.NDArray[Any] | N
     if options.label not in rows.column_names:
         return None, ["the store has no labels, so none are judged"]
     column = rows[options.label]
-    if column.null_count == len(column):
+    known = has_label(column)
+    if not known.any():
         return None, [f"no row has a {options.label}, so no labels are judged"]
     try:
-        y, task, _ = labels_of(rows.filter(pc.is_valid(column)), FitOptions(label=options.label))
+        y, task, _ = labels_of(rows.filter(pa.array(known)), FitOptions(label=options.label))
     except TrainingDataError as error:
         return None, [f"labels are not judged: {error}"]
     if task != "classification":
         return None, [f"labels are judged if they are classes, and {options.label!r} holds numbers"]
     return y, []
+
+
+def _label_names(column: pa.ChunkedArray) -> npt.NDArray[Any]:
+    """Return labels as texts, None where there are none."""
+    names = np.array(column.cast(pa.string()).to_pylist(), object)
+    names[~has_label(column)] = None
+    return names
 
 
 def _notes_on_hashes(store: FeatureStore, pictures: PerceptualHashes | None, rows: int) -> list[str]:
@@ -228,7 +234,7 @@ def _label_errors(
     show: Progress,
 ) -> tuple[LabelErrors, list[str], list[str]]:
     """Predict the labelled rows by folds that keep duplicates and groups together, and judge their labels."""
-    labelled = np.flatnonzero(pc.is_valid(rows[options.label]).to_numpy(zero_copy_only=False))
+    labelled = np.flatnonzero(has_label(rows[options.label]))
     groups = duplicates = join_groups(np.arange(len(X)), pairs.rows, pairs.related)
     if options.group is not None:
         own = find_groups(len(X), rows[options.group].to_pylist(), None, "copies").numbers

@@ -15,6 +15,7 @@ from embedpipe._utils.notebook.html_tables import html_table
 from embedpipe.cleaning.kinds import KINDS
 from embedpipe.report.drawing.wording import counted
 from embedpipe.report.tables import is_page, write_table
+from embedpipe.store.editing.labelling import as_text
 
 
 class Recorder:
@@ -65,8 +66,8 @@ class Recorder:
             "how": pa.array([each["how"] for each in found], pa.string()),
         }
         if self._label in self._rows.column_names:
-            columns["label"] = self._rows[self._label].take(at).cast(pa.string())
-            columns["related_label"] = self._rows[self._label].take(near).cast(pa.string())
+            labels = as_text(self._rows[self._label].combine_chunks())
+            columns["label"], columns["related_label"] = labels.take(at), labels.take(near)
             proposed = pa.array([each["proposed"] for each in found], pa.string())
             # The label itself where no other is proposed: a table that is given back whole takes no label away.
             columns["proposed"] = pc.coalesce(proposed, columns["label"])

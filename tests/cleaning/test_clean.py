@@ -186,6 +186,7 @@ def test_rows_of_another_store_are_found(planted: embedpipe.FeatureStore, tmp_pa
         ({"label": [*[None] * 58, "a", "b"]}, "labels are not judged: "),
         ({"label": ["same"] * 60}, "all are the same"),
         ({"label": [value + 0.5 for value in range(60)]}, "holds numbers"),
+        ({"label": [b"\xff%d" % (value % 2) for value in range(60)]}, "labels must be text, numbers or booleans"),
         ({"label": [f"class {value}" for value in range(60)]}, "labels are not judged: "),
     ],
 )
@@ -266,3 +267,16 @@ def test_equal_vectors_are_refused(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store", np.ones((12, 4)), label=["a", "b"] * 6)
     with pytest.raises(TrainingDataError, match=r"vectors must differ to be compared, and all 12 of .* are equal"):
         clean(store)
+
+
+def test_labels_that_are_nan_are_none(tmp_path: Path) -> None:
+    X, y = clusters(60, spread=0.3)
+    labels = [float("nan") if row % 10 == 0 else float(number) for row, number in enumerate(y)]
+    column = pa.array(labels, from_pandas=False)
+    store = make_store(tmp_path / "store", X)
+    store.label(pa.table({"id": store.ids(), "label": column}))
+    findings = clean(store, near_duplicates=0.9999, progress=False)
+    assert not any("holds numbers" in note for note in findings.notes)
+    assert sorted(embedpipe.next(store, count=60, progress=False).table["id"].to_pylist()) == sorted(store.ids()[::10])
+    forecast = embedpipe.shift(store, store, progress=False)
+    assert forecast.new_accuracy == 1

@@ -80,6 +80,16 @@ def test_equal_sides_are_not_shifted_and_the_accuracy_stays(tmp_path: Path) -> N
     assert "no shift" in repr(result)
 
 
+def test_labels_are_compared_whatever_their_type(tmp_path: Path) -> None:
+    X, y = clusters(90, spread=0.3)
+    old = make_store(tmp_path / "old", X, label=[float(number) for number in y])
+    new = make_store(tmp_path / "new", X, label=y.tolist())
+    result = shift(old, new, progress=False)
+    assert result.new_accuracy == 1
+    assert result.classes is not None
+    assert result.classes["label"].to_pylist() == ["0", "1", "2"]
+
+
 def test_moved_rows_come_first(tmp_path: Path) -> None:
     result = shift(*make_sides(tmp_path, 3.0), progress=False)
     assert result.shifted

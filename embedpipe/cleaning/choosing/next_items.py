@@ -22,7 +22,7 @@ from embedpipe.cleaning.options import NextOptions
 from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.heads.head import Head, load_head
 from embedpipe.heads.options import FitOptions
-from embedpipe.heads.training.training_data import labels_of
+from embedpipe.heads.training.training_data import has_label, labels_of
 from embedpipe.heads.training.vectors import centred_directions, read_finite
 from embedpipe.report.drawing.wording import counted
 from embedpipe.statistics import Estimate
@@ -130,16 +130,16 @@ def next(
     (chosen,) = build_options((NextOptions,), options)
     opened = open_store(store)
     rows, excluded = known_columns(opened, ["text", "uri"], label=chosen.label)
-    has_label = np.zeros(rows.num_rows, bool)
+    is_labelled = np.zeros(rows.num_rows, bool)
     if chosen.label in rows.column_names:
-        has_label = rows[chosen.label].is_valid().to_numpy(zero_copy_only=False)
+        is_labelled = has_label(rows[chosen.label])
     y = np.full(rows.num_rows, -1, np.int64)
-    if has_label.any():
-        values, task, _ = labels_of(rows.filter(pa.array(has_label)), FitOptions(label=chosen.label))
+    if is_labelled.any():
+        values, task, _ = labels_of(rows.filter(pa.array(is_labelled)), FitOptions(label=chosen.label))
         if task != "classification":
             raise TrainingDataError(f"labels must be classes, and {chosen.label!r} holds numbers")
-        y[has_label] = np.unique(values, return_inverse=True)[1]
-    pool, labelled = np.flatnonzero(~has_label), np.flatnonzero(has_label)
+        y[is_labelled] = np.unique(values, return_inverse=True)[1]
+    pool, labelled = np.flatnonzero(~is_labelled), np.flatnonzero(is_labelled)
     notes = left_out_notes(excluded)
     if not len(pool):
         others = f" ({notes[0]})" if notes else ""

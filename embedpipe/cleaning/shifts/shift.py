@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 
@@ -24,7 +25,7 @@ from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.estimators.wrappers.base import fit_on
 from embedpipe.heads.options import FitOptions
 from embedpipe.heads.registry import make_estimator
-from embedpipe.heads.training.training_data import labels_of
+from embedpipe.heads.training.training_data import has_label, labels_of
 from embedpipe.heads.training.vectors import read_finite
 from embedpipe.neighbours.exact import normalised
 from embedpipe.report.tables import is_page, write_table
@@ -33,6 +34,7 @@ from embedpipe.statistics.percentages import percent
 from embedpipe.statistics.two_sample import mmd_test
 from embedpipe.store import FeatureStore
 from embedpipe.store.editing.exclusion import left_out_notes
+from embedpipe.store.editing.labelling import as_text
 from embedpipe.store.opening import known_columns, open_store
 
 if TYPE_CHECKING:
@@ -276,7 +278,7 @@ def _forecast_accuracy(
     """Forecast the accuracy on the new rows, and measure it where they have labels."""
     if options.label not in old_rows.column_names:
         return _Forecast(notes=[f"no accuracy is forecast: the old rows have no column {options.label!r}"])
-    labelled = np.flatnonzero(old_rows[options.label].is_valid().to_numpy(zero_copy_only=False))
+    labelled = np.flatnonzero(has_label(old_rows[options.label]))
     labelled = np.sort(rng.permutation(labelled)[:FITTED_ROWS])
     if not np.ptp(X, axis=0).any():
         return _Forecast(notes=["no accuracy is forecast: the vectors of the old rows are all equal"])
@@ -290,14 +292,14 @@ def _forecast_accuracy(
     expected, predicted = forecaster.expect(Y)
     names = forecaster.classes
     shares = {
-        "label": [str(name) for name in names.tolist()],
+        "label": pa.array(names).cast(pa.string()),
         "old": [float((y == name).mean()) for name in names],
         "new": [float((predicted == name).mean()) for name in names],
     }
     true = None
     if options.label in new_rows.column_names:
-        known = new_rows[options.label].is_valid().to_numpy(zero_copy_only=False)
-        actual = np.array([str(value) for value in new_rows[options.label].to_pylist()])
-        if known.any():
-            true = float((np.array([str(value) for value in predicted.tolist()])[known] == actual[known]).mean())
+        # By their texts: one store may hold the labels as 1, the other as 1.0.
+        column = new_rows[options.label].combine_chunks()
+        actual = pc.if_else(pa.array(has_label(column)), as_text(column), None)
+        true = pc.mean(pc.equal(actual, pa.array(predicted).cast(pa.string())).cast(pa.float64())).as_py()
     return _Forecast(pa.table(shares), forecaster.accuracy, expected, true, forecaster.notes)

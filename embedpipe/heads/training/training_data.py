@@ -177,6 +177,7 @@ def labels_of(rows: pa.Table, options: FitOptions) -> tuple[npt.NDArray[Any], Ta
 
     Raises TrainingDataError if the labels do not fit the task in ``options``.
     """
+    _require_labels(rows.column(options.label), options.label)
     y, labels = label_array(rows.column(options.label)), None
     task = options.task or ("regression" if y.dtype.kind == "f" and (y != np.round(y)).any() else "classification")
     if task == "classification" and y.dtype.kind == "f" and (y != np.round(y)).any():
@@ -192,6 +193,18 @@ def labels_of(rows: pa.Table, options: FitOptions) -> tuple[npt.NDArray[Any], Ta
     if task == "multilabel":
         y, labels = label_sets(rows.column(options.label), options.label, options.label_separator)
     return y, task, labels
+
+
+def has_label(column: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.bool_]:
+    """Return which rows have a label: it is neither null nor NaN nor infinite."""
+    known = pc.fill_null(pc.is_finite(column), False) if pa.types.is_floating(column.type) else pc.is_valid(column)
+    return np.asarray(known, bool)
+
+
+def _require_labels(column: pa.ChunkedArray, name: str) -> None:
+    simple = (pa.types.is_string, pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating)
+    if not any(is_kind(column.type) for is_kind in simple):
+        raise TrainingDataError(f"labels must be text, numbers or booleans, and column {name!r} holds {column.type}")
 
 
 def _numbers_of(column: pa.ChunkedArray, name: str) -> npt.NDArray[np.float64]:
@@ -240,13 +253,8 @@ def labelled_rows(
     names = ["id", label, "split" if "split" in store.data_columns else None, options.sample_weight, *others]
     rows, excluded = used_rows(store.table, [*dict.fromkeys(name for name in names if name)])
     values = rows.column(label)
-    simple = (pa.types.is_string, pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating)
-    if not any(is_kind(values.type) for is_kind in simple):
-        raise TrainingDataError(f"labels must be text, numbers or booleans, and column {label!r} holds {values.type}")
-    known = pc.is_valid(values)
-    if pa.types.is_floating(values.type):
-        known = pc.and_(known, pc.fill_null(pc.is_finite(values), False))
-    labelled = rows.filter(known)
+    _require_labels(values, label)
+    labelled = rows.filter(pa.array(has_label(values)))
     missing = rows.num_rows - labelled.num_rows
     if not labelled.num_rows:
         raise TrainingDataError(
