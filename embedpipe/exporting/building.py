@@ -61,19 +61,19 @@ def build(
     folder = check_target(to)
     require_exportable(head)
     opened = open_rows(head, store)
+    checked, fitted = split_rows(head, opened)
+    require_enough_rows(checked, options.precision)
     notes = []
     spec = dataclasses.replace(head.spec, precision="fp32")
     if head.spec.precision != "fp32":
         notes.append(f"the vectors of the head were computed in {head.spec.precision}; the model computes in float32")
     backbone = reload_backbone(spec, reload_options, "cpu", "the head")
     require_tokenizer(backbone)
-    checked, fitted = split_rows(head, opened)
     measured = min(checked.held_out or len(checked), MOST_MEASURED)
     count = measured if options.precision != "float32" else options.check_rows
     expected = expect(head, backbone, checked, count, show)
     if expected.failed:
         notes.append(f"left out, as not readable or changed: {counted(expected.failed, 'item')} of the store")
-    require_enough_rows(expected, options.precision)
     if not expected.held_out:
         notes.append("there are no held-out rows: the model was compared on rows that the head was fitted on")
     example = _example(backbone, expected)

@@ -266,9 +266,9 @@ def require_equal(comparison: Comparison, outputs: Floats, kind: str) -> None:
         )
 
 
-def require_enough_rows(expected: Expected, precision: str) -> None:
+def require_enough_rows(rows: Rows, precision: str) -> None:
     """Raise HeadError if int8 would be refused though no label differed, as there are too few rows with labels."""
-    count = sum(label is not None for label in expected.labels)
+    count = sum(label is not None for label in rows.labels)
     if precision == "int8" and count > 0 and paired_interval(count, 0, 0, 0)[1] >= LARGEST_LOSS:
         raise HeadError(
             f"{option('precision', precision)} is measured on rows with labels, and {counted(count, 'row')} cannot "

@@ -20,6 +20,7 @@ from embedpipe.errors import HeadError, UsageError
 from embedpipe.exporting import load_exported
 from embedpipe.exporting.comparing import (
     Expected,
+    Rows,
     compare,
     require_accurate,
     require_enough_rows,
@@ -149,10 +150,12 @@ def test_script_takes_the_only_column_of_a_table_or_the_named_one(tmp_path: Path
         script.texts_in(str(tmp_path / "two.csv"), "label", None)
 
 
-def test_int8_is_refused_before_the_work_if_rows_are_too_few() -> None:
-    def rows(count: int) -> Expected:
-        return Expected([], np.ones((count, 2)), ["x"] * count, ["cat"] * count, held_out=count, failed=0)
+def test_int8_is_refused_before_the_work_if_rows_are_too_few(exported: Exported, tmp_path: Path) -> None:
+    def rows(count: int) -> Rows:
+        return Rows(["x"] * count, ["cat"] * count, held_out=count, read=str)
 
+    with pytest.raises(HeadError, match=r"8 rows cannot show that less than 1 point"):
+        embedpipe.export(exported.head, tmp_path / "model", precision="int8")  # the network may not even be loaded
     require_enough_rows(rows(400), "int8")
     require_enough_rows(rows(40), "float16")
     with pytest.raises(HeadError, match=r"40 rows cannot show that less than 1 point .* takes some 400: label more"):
