@@ -69,11 +69,13 @@ def as_file(item: Any, number: int, modality: Modality) -> Any:
             item = Image.fromarray(item)
         if not isinstance(item, Image.Image):
             return item
-        file = io.BytesIO()
+        file, exif = io.BytesIO(), item.getexif()
+        if item.mode == "YCbCr":  # of which Pillow 12 writes a TIFF that it cannot read
+            item = item.convert("RGB")
         if item.mode in _PNG_MODES:
-            item.save(file, "PNG", compress_level=0, exif=item.getexif())
+            item.save(file, "PNG", compress_level=0, exif=exif)
         else:
-            item.save(file, "TIFF", exif=item.getexif(), icc_profile=item.info.get("icc_profile"))
+            item.save(file, "TIFF", exif=exif, icc_profile=item.info.get("icc_profile"))
     except (ReadError, TypeError, ValueError, OSError) as error:
         raise SourceError(f"item {number} must be an image: {error}") from error
     return file.getvalue()
