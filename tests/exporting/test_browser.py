@@ -81,6 +81,9 @@ def test_page_classifies_a_dropped_photo(site: str, exported: Exported, browser:
     table = exported.head.predict(exported.photos / "train" / "dog" / "01.jpg", trust=True)
     for name, _, percent in rows:
         assert float(percent.split()[0]) == pytest.approx(100 * table[f"probability_{name}"][0].as_py(), abs=0.2)
+    browser.ask("document.querySelector('td').textContent = 'name_of_a_class_'.repeat(5)")
+    browser.call("Emulation.setDeviceMetricsOverride", width=320, height=800, deviceScaleFactor=1, mobile=True)
+    assert browser.ask("document.documentElement.scrollWidth") == 320
     browser.ask(f"{DROP}('model/model.json')")
     browser.until("document.querySelector('p').textContent.startsWith('this file cannot be read as a photo')", 60)
     asked = [
