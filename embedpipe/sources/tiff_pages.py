@@ -61,7 +61,7 @@ def page_places(data: bytes) -> list[int]:
     Raises
     ------
     DecodeError
-        The chain of directories leads out of the file, or there are more than `MOST_PAGES`.
+        There is no directory, their chain leads out of the file, or there are more than `MOST_PAGES`.
     """
     layout = _Layout.of(data)
     places: list[int] = []
@@ -77,8 +77,10 @@ def page_places(data: bytes) -> list[int]:
             if not places or not _is_copy(data, layout, first, count):
                 places.append(place)
             place = following
-    except struct.error as error:
+    except (struct.error, OverflowError) as error:  # places of BigTIFF have 64 bits
         raise DecodeError(f"truncated or damaged TIFF: page {len(places) + 1} is missing") from error
+    if not places:
+        raise DecodeError("truncated or damaged TIFF: page 1 is missing")
     return places
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,17 @@ def test_pages_are_items(tmp_path: Path) -> None:
     assert embedpipe.verify(store.path, device="cpu", progress=False).ok
     again = embedpipe.embed(folder, to, tiff_pages="all", **BACKBONE)
     assert again.summary.reused == 5
+
+
+def test_files_without_a_page_are_failures(tmp_path: Path) -> None:
+    pages = [Image.new("RGB", (8, 8), (level, 0, 0)) for level in (10, 200)]
+    pages[0].save(tmp_path / "b.tif", save_all=True, append_images=pages[1:])
+    (tmp_path / "a.tif").write_bytes(b"II*\0" + bytes(60))
+    (tmp_path / "c.tif").write_bytes(struct.pack("<2sHHHQ", b"II", 43, 8, 0, 1 << 63) + bytes(60))  # BigTIFF
+    listing = open_source(tmp_path, SourceOptions(tiff_pages="all"))
+    assert listing.table["id"].to_pylist() == ["b.tif#page=1", "b.tif#page=2"]
+    assert [failure.id for failure in listing.failures] == ["a.tif", "c.tif"]
+    assert {failure.message for failure in listing.failures} == {"truncated or damaged TIFF: page 1 is missing"}
 
 
 def test_uris_that_look_like_pages(tmp_path: Path) -> None:
