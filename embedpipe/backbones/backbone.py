@@ -19,8 +19,7 @@ from embedpipe._utils.device import choose_device, cores
 from embedpipe._utils.option_names import option
 from embedpipe._utils.precision import Precision
 from embedpipe.backbones.engines.choice import FEWEST, Trial, choose_engine, quantised_engine, speedup
-from embedpipe.backbones.engines.engine import FORWARD, Engine, TorchEngine
-from embedpipe.backbones.engines.openvino_engine import PART
+from embedpipe.backbones.engines.engine import FORWARD, PART, Engine, TorchEngine
 from embedpipe.backbones.layers.embedder import Embedder
 from embedpipe.backbones.network import NO_COUNTS, ImageNetwork, TextNetwork
 from embedpipe.backbones.spec import BackboneSpec, random_notes

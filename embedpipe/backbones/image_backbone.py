@@ -15,7 +15,7 @@ from torch import Tensor
 from embedpipe._utils.device import cores
 from embedpipe.backbones.backbone import Backbone, Item, Vectors
 from embedpipe.backbones.engines.choice import Trial
-from embedpipe.backbones.engines.openvino_engine import PART
+from embedpipe.backbones.engines.engine import PART
 from embedpipe.backbones.layers.embedder import Embedder
 from embedpipe.backbones.network import ImageNetwork
 from embedpipe.decoding import Picture, decode_pixels, to_pixels

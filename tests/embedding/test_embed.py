@@ -266,7 +266,8 @@ def test_batch_size_does_not_change_vectors(photos: Path, tmp_path: Path) -> Non
         assert (np.linalg.norm(other - X[0], axis=1) <= 1e-4 * norm).all()
 
 
-def test_out_of_memory_halves_the_batch(photos: Path, to: Path) -> None:
+def test_out_of_memory_halves_the_batch(photos: Path, to: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("embedpipe.backbones.engines.engine.PART", 12)  # a whole batch in one pass, as on a GPU
     store = run(photos, to, backbone="python:tiny_backbone.make_hungry", batch_size=12)
     assert counts(store) == (12, 0, 0)
     assert store.summary.batch_size == 3

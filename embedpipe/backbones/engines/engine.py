@@ -21,6 +21,11 @@ Inputs = tuple[Tensor, ...]
 #: The vectors of one batch: float32 (n, dim) of each layer.
 Outputs = list[npt.NDArray[np.float32]]
 
+#: Images in one pass through a network on a CPU. A fixed number, so that an image gets the same bits in any batch: for
+#: other numbers of rows libraries choose other kernels, with another order of additions. A small number, so that the
+#: caches of a core hold what a layer returns.
+PART = 4
+
 #: Held during a forward pass, since hooks are set on shared modules and torch's precision settings are the process's.
 FORWARD = threading.Lock()
 
@@ -56,8 +61,21 @@ class Engine(ABC):
         """
 
 
+def in_passes(images: Tensor, size: int) -> list[Tensor]:
+    """Return images (n, h, w, 3) in passes of one size; copies of the last image fill the last pass."""
+    passes = list(torch.split(images, size))
+    if passes and (missing := size - len(passes[-1])):
+        passes[-1] = torch.cat([passes[-1], images[-1:].expand(missing, *images.shape[1:])])
+    return passes
+
+
+def join_passes(passes: Sequence[Outputs], count: int) -> Outputs:
+    """Return the vectors of ``count`` images from those of their passes."""
+    return [np.concatenate(layer)[:count] for layer in zip(*passes, strict=True)]
+
+
 class TorchEngine(Engine):
-    """Runs a module by torch, operator by operator.
+    """Runs a module by torch, operator by operator; images on a CPU in passes of one size.
 
     Parameters
     ----------
@@ -84,7 +102,18 @@ class TorchEngine(Engine):
     def run(self, batches: Sequence[Inputs]) -> list[Outputs]:
         """Embed batches; see `Engine.run`."""
         with torch.inference_mode(), arithmetic(self._precision, self._device), _threads(self._count):
-            return [[vectors.float().cpu().numpy() for vectors in self._module(*batch)] for batch in batches]
+            return [self._run(batch) for batch in batches]
+
+    def _run(self, batch: Inputs) -> Outputs:
+        images = batch[0]
+        if self._device.type != "cpu" or images.dtype != torch.uint8 or not len(images):
+            return self._pass(batch)
+        # Each thread has an image of a pass at least.
+        passes = in_passes(images, max(PART, torch.get_num_threads()))
+        return join_passes([self._pass((part,)) for part in passes], len(images))
+
+    def _pass(self, batch: Inputs) -> Outputs:
+        return [vectors.float().cpu().numpy() for vectors in self._module(*batch)]
 
 
 @contextlib.contextmanager

@@ -10,14 +10,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from embedpipe._utils.importing import import_without_telemetry
 from embedpipe._utils.precision import Precision
-from embedpipe.backbones.engines.engine import Engine, Inputs, Outputs
+from embedpipe.backbones.engines.engine import PART, Engine, Inputs, Outputs, in_passes, join_passes
 from embedpipe.backbones.layers.embedder import Embedder
-
-#: Images in one pass of a stream. A fixed number, as OpenVINO optimises fixed shapes better.
-PART = 4
 
 #: OpenVINO's names of the precisions. In a quantised network the precision is that of the layers in floating point.
 _HINTS: dict[Precision, str] = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
@@ -60,25 +58,21 @@ class OpenVinoEngine(Engine):
 
     def run(self, batches: Sequence[Inputs]) -> list[Outputs]:
         """Embed batches; see `Engine.run`."""
+        if self._image is not None:
+            return [self._run_images(images) for (images,) in batches]
         results: list[Outputs] = [[]] * len(batches)
-        arrays = [[tensor.numpy() for tensor in batch] for batch in batches]
-        if self._image is None:
-            for i, batch in enumerate(arrays):
-                self._queue.start_async(batch, (results, i), share_inputs=True)
-            self._queue.wait_all()
-            return results
-        return [self._run_images(images) for (images,) in arrays]
-
-    def _run_images(self, images: np.ndarray[Any, Any]) -> Outputs:
-        starts = range(0, len(images), PART)
-        parts: list[Outputs] = [[]] * len(starts)
-        inputs = [images[start : start + PART] for start in starts]
-        if missing := -len(images) % PART:
-            inputs[-1] = np.concatenate([inputs[-1], np.zeros((missing, *images.shape[1:]), np.uint8)])
-        for i, part in enumerate(inputs):
-            self._queue.start_async([part], (parts, i), share_inputs=True)
+        for i, batch in enumerate(batches):
+            self._queue.start_async([tensor.numpy() for tensor in batch], (results, i), share_inputs=True)
         self._queue.wait_all()
-        return [np.concatenate(layer)[: len(images)] for layer in zip(*parts, strict=True)]
+        return results
+
+    def _run_images(self, images: Tensor) -> Outputs:
+        passes = [part.numpy() for part in in_passes(images, PART)]
+        results: list[Outputs] = [[]] * len(passes)
+        for i, part in enumerate(passes):
+            self._queue.start_async([part], (results, i), share_inputs=True)
+        self._queue.wait_all()
+        return join_passes(results, len(images))
 
 
 def _store_result(request: Any, target: tuple[list[Outputs], int]) -> None:
