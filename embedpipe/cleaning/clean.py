@@ -111,10 +111,10 @@ def clean(
     k = min(chosen.neighbours, len(ids) - 1)
     with show.step("finding neighbours", len(ids), "rows") as advance:
         graph = kept_graph(Z, k, advance)
-    hashes = np.array(rows["content_hash"].to_pylist(), object)
     pictures = stored_hashes(opened, ids)
     with show.step("finding duplicates"):
-        pairs = find_pairs(equal_content(hashes), duplicate_pairs(graph, chosen.near_duplicates, pictures))
+        near = duplicate_pairs(graph, chosen.near_duplicates, pictures)
+        pairs = find_pairs(equal_content(rows["content_hash"]), near)
     split = parse_split_names(rows["split"].to_pylist()) if "split" in rows.column_names else None
     y, notes = _labels(rows, chosen)
     notes += left_out_notes(excluded)
@@ -131,7 +131,7 @@ def clean(
         confused = [(classes[label], classes[other], count) for label, other, count in errors.confused]
     if against is not None:
         with show.step("comparing with the other store"):
-            _record_other_store(found, opened, against, layers, centre, Z, graph, hashes, pictures, chosen)
+            _record_other_store(found, opened, against, layers, centre, Z, graph, rows, pictures, chosen)
     return Findings(
         table=found.table(),
         store=opened.path,
@@ -269,7 +269,7 @@ def _record_other_store(
     centre: npt.NDArray[np.float32],
     Z: npt.NDArray[np.float32],
     graph: Graph,
-    contents: npt.NDArray[np.object_],
+    rows: pa.Table,
     pictures: PerceptualHashes | None,
     options: CleanOptions,
 ) -> None:
@@ -286,7 +286,7 @@ def _record_other_store(
         graph, cosines[:, 0], nearest[:, 0], options.near_duplicates, pictures, stored_hashes(other, ids)
     )
     same = {content: row for row, content in reversed(list(enumerate(columns["content_hash"].to_pylist())))}
-    for row, content in enumerate(contents):
+    for row, content in enumerate(rows["content_hash"].to_pylist()):
         if content in same:
             found.add("duplicate", row, 1.0, elsewhere=f"{other.path}:{ids[same[content]].as_py()}", how="exact")
         elif row in near:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from embedpipe.decoding.hashing.perceptual import BITS, PerceptualHashes
 from embedpipe.neighbours.duplicates import DuplicatePairs
@@ -38,9 +39,10 @@ class Pairs:
     mirrored: npt.NDArray[np.bool_]
 
 
-def equal_content(hashes: npt.NDArray[np.object_]) -> Rows:
+def equal_content(hashes: pa.ChunkedArray) -> Rows:
     """Return for each row the first row with the same content hash; its own number if there is none."""
-    _, first, inverse = np.unique(hashes.astype(str), return_index=True, return_inverse=True)
+    contents = hashes.dictionary_encode().combine_chunks().indices.to_numpy()
+    _, first, inverse = np.unique(contents, return_index=True, return_inverse=True)
     return first[inverse].astype(np.int64)
 
 
