@@ -261,6 +261,7 @@ def test_page_shows_pictures_side_by_side_and_a_broken_file_as_such(tmp_path: Pa
     assert findings.counts["near-duplicate"] == 2
     assert page.count("<img") == 3
     assert "cannot be shown" in page
+    assert "<span>--write-keep</span> <span>keep.csv</span>" in page  # no line ends within an option
 
 
 def test_equal_vectors_are_refused(tmp_path: Path) -> None:

@@ -286,7 +286,8 @@ def test_page_shows_every_forecast_and_the_recommendation(
     for step in advice.steps:
         assert f"<td>{step.forecast.probability:.2f}</td>" in page
     assert f"<strong>{advice.verdict.decision}</strong>".replace("'", "&#39;") in page
-    assert (advice.next_step.command in page) if advice.next_step else True
+    words = page.replace("<span>", "").replace("</span>", "")
+    assert (advice.next_step.command in words) if advice.next_step else True
 
 
 def test_worth_of_a_point_is_shown_with_the_expected_gain(without_pilot: Advice, tmp_path: Path) -> None:
