@@ -5,7 +5,8 @@
 Of some photos of the folder one copy each is planted per kind: re-encoded, resized, cropped at a random place,
 mirrored, with a watermark. A copy is found if it is in one group with its original. Pairs of originals that were there
 before count as wrong, so the precision is a lower bound: look at them (`--page`). With --cut, each photo is cut into
-parts first, which makes many small pictures of a few photos. At the end: the seconds of processor time that the
+parts first, which makes many small pictures of a few photos; pairs of parts of one photo, such as the two sides of a
+shirt, are counted apart too. At the end: the seconds of processor time that the
 duplicates take, and what the hashes cost, as a share of what the same photos take to be decoded, resized and embedded.
 """
 
@@ -96,8 +97,11 @@ def plant(photos: list[Path], planted: int, folder: Path) -> None:
                 (folder / f"{kind}~{number}.jpg").write_bytes(change(image.convert("RGB")))
 
 
-def measure(ids: list[str], groups: Any) -> dict[str, Any]:
-    """Return the recall of each kind, and the pairs of neighbouring ids in groups that were not planted."""
+def measure(ids: list[str], groups: Any, parts: int) -> dict[str, Any]:
+    """Return the recall of each kind, and the pairs of originals in one group, also without those of one photo.
+
+    ``parts`` is the number of originals that each photo was cut into.
+    """
     kinds, numbers = zip(*(Path(id).stem.split("~") for id in ids), strict=True)
     original = {
         number: row for row, (kind, number) in enumerate(zip(kinds, numbers, strict=True)) if kind == "original"
@@ -110,19 +114,21 @@ def measure(ids: list[str], groups: Any) -> dict[str, Any]:
     # Originals of one group beyond the first are pairs that were not planted.
     rows = np.array(list(original.values()))
     wrong = len(rows) - len(np.unique(groups[rows]))
+    photos = np.unique(np.column_stack([groups[rows], np.array(list(original), int) // parts]), axis=0)
+    apart = len(photos) - len(np.unique(groups[rows]))
     table = {
         kind: {"recall": hits / count, "precision": hits / max(1, hits + wrong)}
         for kind, (hits, count) in found.items()
     }
-    return {"kinds": table, "not planted": int(wrong)}
+    return {"kinds": table, "not planted": int(wrong), "of other photos": apart}
 
 
-def timed(ids: list[str], find: Callable[[], Any]) -> tuple[dict[str, Any], float]:
+def timed(ids: list[str], parts: int, find: Callable[[], Any]) -> tuple[dict[str, Any], float]:
     """Return what `measure` does of the groups, and the seconds of processor time to find them."""
     start = time.process_time()
     groups = find()
     seconds = time.process_time() - start
-    return measure(ids, groups), seconds
+    return measure(ids, groups, parts), seconds
 
 
 def cost(photos: list[Path]) -> dict[str, float]:
@@ -166,14 +172,16 @@ def main() -> None:
         ids = store.to_arrow(["id"])["id"].combine_chunks()
         X = store.to_numpy()
         hashes = stored_hashes(store, ids)
-        by_hashes, took = timed(ids.to_pylist(), lambda: near_duplicate_groups(X, hashes=hashes))
-        by_cosine, took_exact = timed(ids.to_pylist(), lambda: near_duplicate_groups(X))
+        parts = int(np.prod(options.cut or 1))
+        by_hashes, took = timed(ids.to_pylist(), parts, lambda: near_duplicate_groups(X, hashes=hashes))
+        by_cosine, took_exact = timed(ids.to_pylist(), parts, lambda: near_duplicate_groups(X))
         spent = cost(photos[:300])
     rows = [["kind", "recall", "precision", "recall, cosine alone", "precision, cosine alone"]]
     for kind in KINDS:
         both = by_hashes["kinds"][kind], by_cosine["kinds"][kind]
         rows.append([kind, *(f"{each[name]:.3f}" for each in both for name in ("recall", "precision"))])
-    rows.append(["pairs not planted", "", str(by_hashes["not planted"]), "", str(by_cosine["not planted"])])
+    for name in ("not planted", "of other photos"):
+        rows.append([f"pairs {name}", "", str(by_hashes[name]), "", str(by_cosine[name])])
     print(markdown_table(rows))
     print(f"{len(ids):,} rows x {X.shape[1]}: duplicates {took:.1f} s, all pairs of cosines {took_exact:.1f} s")
     print(f"hash: {spent['hash']:.2f} ms of {spent['all']:.1f} ms a photo, {spent['share']:.1%}")

@@ -68,14 +68,15 @@ def duplicate_pairs(graph: Graph, threshold: float, hashes: PerceptualHashes | N
         Cosine from which two rows are near-duplicates if one has no perceptual hash.
     hashes : PerceptualHashes, optional
         Two rows that have one are near-duplicates if their hashes are nearly equal (`hash_pairs`), or if their cosine
-        stands out (`standing_out`).
+        stands out (`standing_out`). If no bit of either is set, the threshold decides.
     """
     k = graph.positions.shape[1]
     left, right = np.repeat(np.arange(len(graph.positions)), k), graph.positions.ravel()
     near = graph.scores >= threshold
     if hashes is not None:
-        both = hashes.known[:, None] & hashes.known[graph.positions]
-        near = np.where(both, standing_out(graph), near)
+        known, usable, others = hashes.known, hashes.usable, graph.positions
+        by_hash = known[:, None] & known[others] & (usable[:, None] | usable[others])
+        near = np.where(by_hash, standing_out(graph, hashes), near)
     near &= graph.positions >= 0
     left, right, scores = left[near.ravel()], right[near.ravel()], graph.scores[near]
     found = DuplicatePairs(np.minimum(left, right), np.maximum(left, right), scores, np.zeros(len(left), bool))
@@ -142,7 +143,7 @@ def near_duplicate_groups(
     distinct = np.flatnonzero(copy_of == np.arange(len(X)))
     Z: Vectors = _directions(X, distinct) if isinstance(X, np.ndarray) else _MappedDirections(X, distinct)
     groups = np.arange(len(Z))
-    if hashes is not None and hashes.known.any() and len(Z) > 1:
+    if hashes is not None and hashes.usable.any() and len(Z) > 1:
         graph = neighbour_graph(Z, min(FEW_NEIGHBOURS, len(Z) - 1), n_jobs=n_jobs)
         pairs = duplicate_pairs(graph, threshold, hashes[distinct])
         groups = join_groups(groups, pairs.left, pairs.right)

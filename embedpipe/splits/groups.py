@@ -119,9 +119,9 @@ def _is_missing(value: Any) -> bool:
 def criterion_of(cosine: float, hashes: PerceptualHashes | None) -> str:
     """Return by what near-duplicates are found, in words."""
     by_cosine = f"centred cosine of at least {cosine:g}"
-    if hashes is None or not hashes.known.any():
+    if hashes is None or not hashes.usable.any():
         return by_cosine
-    lacking = int((~hashes.known).sum())
+    lacking = int((~hashes.usable).sum())
     return "by perceptual hashes" + f"; {by_cosine} for the {lacking:,} rows without one" * (lacking > 0)
 
 

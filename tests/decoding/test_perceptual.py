@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from embedpipe.decoding import Preprocessing, decode_pixels
-from embedpipe.decoding.hashing.perceptual import BITS, PerceptualHashes, hash_distances, mirrored, perceptual_hash
+from embedpipe.decoding.hashing.perceptual import (
+    BITS,
+    PerceptualHashes,
+    hash_distances,
+    mirrored,
+    perceptual_hash,
+    telling_bits,
+)
 from embedpipe.decoding.picture import Picture
 
 HASHES = st.lists(st.integers(0, 2**64 - 1), min_size=4, max_size=4).map(lambda values: np.array(values, np.uint64))
@@ -93,3 +100,29 @@ def test_missing_hashes_are_not_known() -> None:
 def test_pictures_of_one_colour_have_the_same_hash() -> None:
     hashes = {perceptual_hash(Picture(np.full((50, 40, 3), value, np.uint8), (40, 50))) for value in (0, 3, 128, 255)}
     assert hashes == {"0" * 64}
+
+
+def test_one_colour_and_stripes_have_no_bit_and_are_not_usable() -> None:
+    flag = np.repeat(np.uint8([[[0, 0, 160], [255, 255, 255], [200, 0, 0]]]), 40, axis=1).repeat(80, axis=0)
+    pictures = [flag, flag.transpose(1, 0, 2), np.full((50, 70, 3), 255, np.uint8), scene()]
+    hashes = [perceptual_hash(Picture(np.ascontiguousarray(each), each.shape[1::-1])) for each in pictures]
+    assert PerceptualHashes.read([*hashes, None]).usable.tolist() == [False, False, False, True, False]
+
+
+@given(st.integers(0, 1000), st.integers(0, 30))
+def test_telling_bits_are_those_that_no_product_of_signs_gives(seed: int, errors: int) -> None:
+    rng = np.random.default_rng(seed)
+    signs = rng.integers(0, 2, (2, 16), dtype=np.uint8)
+    product = signs[0][:, None] ^ signs[1]
+    product.ravel()[rng.choice(BITS, errors, replace=False)] ^= 1
+    bits = np.packbits(product).view(np.uint64)[None]
+    assert telling_bits(bits)[0] <= errors
+    assert telling_bits(mirrored(bits)) == telling_bits(bits)
+    assert errors > 20 or telling_bits(bits)[0] == errors
+
+
+def test_few_random_bits_are_those_of_a_product() -> None:
+    bits = np.random.default_rng(0).integers(0, 2**64, (20_000, 4), dtype=np.uint64)
+    telling = telling_bits(bits)
+    assert 70 < np.median(telling) < 90
+    assert telling.min() > 52

@@ -110,7 +110,9 @@ def pairs_between(
     found: dict[int, tuple[int, float, bool]] = {}
     if hashes is not None and others is not None:
         # As `standing_out`, among the neighbours in this store: those in the other one may be copies too.
-        near = np.where(hashes.known & others.known[nearest], stands_out(cosines, graph), near)
+        beside = others[nearest]
+        by_hash = hashes.known & beside.known & (hashes.usable | beside.usable)
+        near = np.where(by_hash, stands_out(cosines, graph, hashes.bits, beside.bits), near)
         pairs = hash_pairs(hashes.followed_by(others))
         between = (pairs.left < len(hashes)) & (pairs.right >= len(hashes))
         scores = 1 - pairs.distances / BITS
