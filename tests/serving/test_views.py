@@ -19,10 +19,11 @@ from embedpipe.embedding.options import ComputeOptions
 from embedpipe.errors import StoreError
 from embedpipe.serving.app import create_app
 from embedpipe.serving.viewing import out_of_fold
+from embedpipe.serving.viewing.collection import Collection
 from embedpipe.serving.viewing.layout import Layout
 from embedpipe.serving.viewing.out_of_fold import predict_out_of_fold
 from embedpipe.serving.viewing.searching import Searcher
-from embedpipe.serving.viewing.viewer import Viewer
+from embedpipe.serving.viewing.viewer import Viewer, _carry_over
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +189,40 @@ def test_other_items_are_predicted_again(copied: Callable[[], Path], monkeypatch
     assert api.client.get("/api/store").json()["head"]["state"] == "ready"
     shares = api.json("rows/0")["probabilities"]
     assert max(shares, key=lambda name: shares[name]) == before[api.json("rows/0")["id"]]
+
+
+def test_rows_that_are_read_while_predictions_come_are_whole(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    viewer, api = _seen_by(store, "lda")
+    viewer._open(Collection(viewer.collection.store))
+    collection = viewer.collection
+    row, add_columns = collection.row, collection.add_columns
+    added: list[set[str]] = []
+
+    def predicted_meanwhile(*given: Any) -> Any:
+        values = row(*given)
+        viewer.predictions.add_to(collection)  # type: ignore[union-attr]
+        return values
+
+    def recorded(columns: Any) -> None:
+        added.append({*columns})
+        add_columns(columns)
+
+    monkeypatch.setattr(collection, "row", predicted_meanwhile)
+    monkeypatch.setattr(collection, "add_columns", recorded)
+    assert api.json("rows", count=1)["rows"][0]["prediction"] is None
+    assert added == [{"prediction", "confidence", "fitted_on"}]
+    monkeypatch.undo()
+    assert api.json("rows", count=1)["rows"][0]["prediction"] is not None
+
+
+def test_predictions_are_ready_once_the_rows_that_are_shown_have_them(store: Any) -> None:
+    viewer, api = _seen_by(store, "lda")
+    predicted = viewer.collection
+    viewer._state = Collection(viewer.collection.store), *viewer._state[1:]  # a label was changed meanwhile
+    assert api.client.get("/api/store").json()["head"]["state"] == "computing"
+    _carry_over(predicted, viewer.collection)
+    head = api.client.get("/api/store").json()["head"]
+    assert (head["state"], head["orders"]) == ("ready", ["uncertain", "wrong"])
 
 
 def test_a_head_predicts_although_there_is_no_index(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -75,7 +76,7 @@ class Collection:
     key : str
         Names the items and their vectors: the same after a label has changed, another after an item has. Row numbers
         hold for one key.
-    added : set of str
+    added : frozenset of str
         Columns that were added or replaced since the store was read.
     """
 
@@ -83,7 +84,7 @@ class Collection:
         self.store, self.version = store, store.version
         self.table = store.to_arrow(store.data_columns).combine_chunks()
         self.key = self._key()
-        self.added: set[str] = set()
+        self.added: frozenset[str] = frozenset()
         self._lock = threading.RLock()
         self._codes: dict[str, Codes | None] = {}
 
@@ -98,16 +99,15 @@ class Collection:
                     digest.update(buffer)
         return digest.hexdigest()[:16]
 
-    def add_column(self, name: str, values: pa.Array | pa.ChunkedArray) -> None:
-        """Add or replace a column of all rows."""
+    def add_columns(self, columns: Mapping[str, pa.Array | pa.ChunkedArray]) -> None:
+        """Add or replace columns of all rows, all at once for those who read ``added`` before ``table``."""
         with self._lock:
-            at = self.table.schema.get_field_index(name)
-            if at >= 0:
-                self.table = self.table.set_column(at, name, values)
-            else:
-                self.table = self.table.append_column(name, values)
-            self._codes.pop(name, None)
-            self.added.add(name)
+            table = self.table
+            for name, values in columns.items():
+                at = table.schema.get_field_index(name)
+                table = table.append_column(name, values) if at < 0 else table.set_column(at, name, values)
+                self._codes.pop(name, None)
+            self.table, self.added = table, self.added | {*columns}
 
     def excluded(self) -> npt.NDArray[np.int64]:
         """Return the rows that are excluded."""

@@ -56,7 +56,7 @@ def write_values(store: FeatureStore, collection: Collection, column: str, edits
     place = np.full(len(collection), -1)
     place[rows] = np.arange(len(rows))
     given = value.take(pa.array(place, mask=place < 0))
-    collection.add_column(column, pc.if_else(pa.array(place >= 0), given, before))
+    collection.add_columns({column: pc.if_else(pa.array(place >= 0), given, before)})
     if current:  # what others have written meanwhile is taken over when the page is opened again
         collection.version = store.version
 

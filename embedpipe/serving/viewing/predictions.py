@@ -68,8 +68,7 @@ class Predictions:
         except Exception as error:  # whatever it is, a page must not wait for ever
             self.state, self.note = "failed", str(error)
             return
-        for name, values in columns.items():
-            collection.add_column(name, values)
+        collection.add_columns(columns)
         self.note = self._note(columns.get(FITTED))
         self.state = "ready"
 

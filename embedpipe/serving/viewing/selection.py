@@ -130,12 +130,12 @@ def order_rows(collection: Collection, mask: Mask | None, order: Order, label: s
         return Selection(rows)
     if order == "random":
         return Selection(np.random.default_rng(0).permutation(rows))
-    table = collection.table
-    if label is None or CONFIDENCE not in table.column_names:
+    added, table = collection.added, collection.table
+    if label is None or CONFIDENCE not in added:
         raise UsageError(f"order {order!r} needs predicted classes: give a head of classes, and wait for it")
     confidence = np.asarray(table.column(CONFIDENCE).to_numpy(), np.float64)
     known = np.isfinite(confidence[rows])
-    if FITTED in collection.added:  # a head is sure of what it has seen
+    if FITTED in added:  # a head is sure of what it has seen
         known &= np.asarray(pc.not_equal(table.column(FITTED), "yes"))[rows]
     if order == "wrong":
         known &= wrong_rows(collection, label)[rows]

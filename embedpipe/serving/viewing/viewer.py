@@ -166,7 +166,7 @@ class Viewer:
 
     def brief(self, collection: Collection, row: int) -> dict[str, Any]:
         """Return what a tile of the gallery shows."""
-        wanted = ("id", self.label, "text", EXCLUDED, *PREDICTED)
+        added, wanted = collection.added, ("id", self.label, "text", EXCLUDED, *PREDICTED)
         names = [name for name in wanted if name in collection.table.column_names]
         values = collection.row(row, names)
         text = None if values.get("text") is None else str(values["text"])
@@ -176,7 +176,7 @@ class Viewer:
             "label": collection.label(self.label, row) if self.label in names else None,
             "text": None if text is None else text[:SNIPPET],
             "excluded": values.get(EXCLUDED),
-            **{name: values[name] for name in PREDICTED if name in collection.added},
+            **{name: values[name] for name in PREDICTED if name in added},
         }
 
     def detail(self, collection: Collection, pictures: Pictures, row: int) -> dict[str, Any]:
@@ -261,7 +261,7 @@ class Viewer:
         return {
             "name": head.name,
             "label": head.label,
-            "state": ready.state,
+            "state": "computing" if ready.state == "ready" and PREDICTION not in self.collection.added else ready.state,
             "note": ready.note,
             "orders": ["uncertain", "wrong"] if has_order else [],
             "separator": head.label_separator if head.task == "multilabel" else None,
@@ -270,9 +270,9 @@ class Viewer:
 
 def _carry_over(old: Collection, new: Collection) -> None:
     """Add what was predicted for a collection to another one of the same items, whose labels have changed."""
-    for name in (PREDICTION, CONFIDENCE, FITTED):
-        if new is not old and new.key == old.key and name in old.added:
-            new.add_column(name, old.table.column(name))
+    if new is not old and new.key == old.key:
+        added = old.added.intersection((PREDICTION, CONFIDENCE, FITTED))
+        new.add_columns({name: old.table.column(name) for name in added})
 
 
 def _takes_words(spec: BackboneSpec) -> bool:
