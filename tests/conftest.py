@@ -61,7 +61,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
         for library in LIBRARIES:
             with suppress(ImportError):  # an extra that is not installed
                 importlib.import_module(library)
-    gc.freeze()  # the garbage collector need not look at two million objects of modules again and again
+    gc.disable()  # until all tests are collected
 
 TINY = "python:tiny_backbone.make"
 #: The longest first, so that all workers end at about the same time.
@@ -71,6 +71,12 @@ LONGEST = ("test_blocks.py", "test_interruptions.py", "test_embed_texts.py")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the tests of the files that take longest at the front."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector the millions of objects of modules and tests, which live until the end."""
+    gc.enable()
+    gc.freeze()
 
 
 def write_photo(path: Path, seed: int, size: tuple[int, int] = (40, 36)) -> Path:
