@@ -120,10 +120,11 @@ def _same_number(left: Value, right: Value) -> tuple[Value, Value]:
 
 def is_one_of(part: Value, literals: Sequence[Any], type_: pa.DataType) -> Any:
     """Return whether a part is one of some values of a type; NULL where it is NULL."""
-    known, expression = pa.array(literals), part.expression
+    expression = part.expression
     if pa.types.is_floating(type_):  # hashes tell -0.0 from 0.0
-        known, expression = pa.array([float(each) + 0.0 for each in literals], FLOAT), pc.add(expression, 0.0)
+        literals, expression = [float(each) + 0.0 for each in literals], pc.add(expression, 0.0)
         expression = expression.cast(type_, safe=False)
+    known = pa.array(literals)
     isin = pc.is_in(expression, value_set=known.cast(type_, safe=False))
     return pc.if_else(pc.is_valid(expression), isin, pa.scalar(None, BOOL))
 

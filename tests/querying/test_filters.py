@@ -158,6 +158,8 @@ def test_long_lists_and_chains(store: FeatureStore, by_duckdb: Callable[[str], l
     numbers = ", ".join(map(str, range(15_000)))  # as many comparisons end the process in Arrow
     assert rows_where(store, f"width IN ({numbers})").tolist() == by_duckdb("width BETWEEN 0 AND 14999")
     assert rows_where(store, f"score NOT IN ({numbers}, -0.0)").tolist() == by_duckdb("score NOT IN (0, 1, 2, 500)")
+    large = "score IN (0.5, 9223372036854775807)"  # which no float64 is
+    assert rows_where(store, large).tolist() == by_duckdb(large)
 
 
 @pytest.mark.parametrize(
