@@ -156,7 +156,7 @@ def test_int8_is_refused_before_the_work_if_rows_are_too_few(exported: Exported,
 
     with pytest.raises(HeadError, match=r"8 rows cannot show that less than 1 point"):
         embedpipe.export(exported.head, tmp_path / "model", precision="int8")  # the network may not even be loaded
-    require_enough_rows(rows(400), "int8")
+    require_enough_rows(rows(370), "int8")  # enough if no label differs and the head has 90 % right
     require_enough_rows(rows(40), "float16")
     with pytest.raises(HeadError, match=r"40 rows cannot show that less than 1 point .* takes some 400: label more"):
         require_enough_rows(rows(40), "int8")
