@@ -50,7 +50,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def store(model: Path) -> embedpipe.FeatureStore:
-    table = write_table(model.parent / "sentences.csv", ["cat", "man"] * 20)
+    # enough that every draw of pairs brings the classes together, and not that of one version of torch alone
+    table = write_table(model.parent / "sentences.csv", ["cat", "man"] * 40)
     return embedpipe.embed(table, model.parent / "store", backbone=f"sentence-transformers/{model}")
 
 
@@ -75,7 +76,7 @@ def test_texts_of_a_class_come_together(model: Path, run: FineTuneResult) -> Non
 
 def test_result_is_a_backbone_and_a_head_on_its_features(model: Path, run: FineTuneResult) -> None:
     names = {path.name for path in Path(run.folder).iterdir()}
-    assert names == {"backbone", "last", "head", "result.json", "splits.parquet", ".lock.part"}
+    assert names - {".lock.part"} == {"backbone", "last", "head", "result.json", "splits.parquet"}
     texts = ["a man sits", "the cat outside"]
     head = embedpipe.load_head(run.head)
     assert head.predict(texts, weights=run.backbone)["label"].to_pylist() == ["man", "cat"]

@@ -141,7 +141,9 @@ def test_queries_without_neighbours_and_of_the_same_name(tmp_path: Path, make_fo
     assert one < height(**nulls, **three_without) < two
     first = pixels(tmp_path / "n.png")[: one - 20]
     height(rank=[1, 2, 3, 4, 5, 6], query=["q1.jpg"] * 6, id=["a"] * 6)
-    assert (pixels(tmp_path / "n.png")[200:360, 100:300] == first[200:360, 100:300]).all()
+    given, expected = pixels(tmp_path / "n.png"), first[200:360, 100:300]
+    # matplotlib 3.10 puts pictures a pixel higher in a figure of another height
+    assert any((given[200 - up : 360 - up, 100:300] == expected).all() for up in (0, 1))
 
 
 def test_odd_text(tmp_path: Path, make_found: Callable[..., Any]) -> None:
