@@ -102,6 +102,8 @@ def refuse_column_name(name: str, schema: pa.Schema) -> None:
     reserved = {field.name for field in KEY_FIELDS} | {BY_HAND, EXCLUDED, PERCEPTUAL_HASH, PICTURE_COUNTS}
     if name.lower() in reserved or name.lower().startswith("embedding"):
         raise UsageError(f"column {name!r} is reserved for the store: choose another name")
+    if "\0" in name:  # Arrow and Delta take what stands before it for the name
+        raise UsageError(f"column name {name!r} must not hold a zero byte")
     if not name or (name not in schema.names and name.lower() in map(str.lower, schema.names)):
         raise UsageError(
             f"column name {name!r} must not be empty or differ in letter case only from one of {schema.names}"

@@ -98,8 +98,8 @@ def test_label_by_an_older_handle_keeps_other_changes(store: FeatureStore) -> No
     store.refresh().remove(["b"])
     second.label(pa.table({"id": ["a", "b"], "label": ["y", "y"]}), into="second")
     assert store.refresh().to_arrow(["id", "first", "second"]).to_pylist() == [{"id": "a", "first": "x", "second": "y"}]
-    for name in ("ID", "Embedding", "", "First"):
-        with pytest.raises(UsageError, match=r"reserved|letter case"):
+    for name in ("ID", "Embedding", "", "First", "a\0b"):
+        with pytest.raises(UsageError, match=r"reserved|letter case|zero byte"):
             store.label(pa.table({"id": ["a"], "label": ["z"]}), into=name)
 
 
