@@ -145,15 +145,15 @@ def finetune(
     workers = Workers.launched(device)
     with contextlib.ExitStack() as lock:
 
-        def open_run() -> tuple[str, str, Path]:
+        def open_run() -> tuple[str, int, str, Path]:
             folder = run_folder.check_folder(to)
             lock.enter_context(run_folder.lock_folder(folder))
             features = folder / run_folder.FEATURES
             store, column = open_items(source, features, label, backbone, device, progress, reload_options)
-            return store.path, column, folder
+            return store.path, store.version, column, folder
 
-        path, label, folder = workers.from_first(open_run)
-        store = FeatureStore(path)
+        path, version, label, folder = workers.from_first(open_run)
+        store = FeatureStore(path, version)
         show = Progress(progress if workers.first else False, detail=True)
         given_head = None if head is None else open_probe(head, store)
         with show.step("reading rows and splitting them"):

@@ -94,6 +94,15 @@ def test_result_survives_a_round_trip_through_json(run: FineTuneResult) -> None:
     assert FineTuneResult.from_dict(json.loads(json.dumps(run.to_dict()))) == run
 
 
+def test_older_version_of_a_store_is_used_where_it_is_given(made: tuple[Path, Path], tmp_path: Path) -> None:
+    shutil.copytree(made[0], tmp_path / "store")
+    older, newer = (embedpipe.FeatureStore(tmp_path / "store") for _ in range(2))
+    newer.remove(newer.ids()[::3])
+    for store, rows in ((older, 60), (newer, 40)):
+        result = embedpipe.finetune(store, to=tmp_path / str(rows), **{**FAST, "epochs": 0})
+        assert result.train_rows + result.validation_rows + result.test.rows == rows
+
+
 def test_finished_run_is_loaded_and_other_options_are_refused(
     made: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
