@@ -39,6 +39,8 @@ BEST, LAST = "backbone.safetensors", "last.safetensors"
 #: Providers whose networks are saved as a model's folder, as only their libraries can build them.
 HUGGING_FACE = ("sentence-transformers", "transformers")
 FEATURES, HEAD, RESULT, SPLITS = "features", "head", "result.json", "splits.parquet"
+#: Which source the store `FEATURES` is of. A run that was killed before it had a store has this file alone.
+CLAIM = "features.json"
 #: The state of an unfinished run by its method: a file, or the checkpoints of sentence-transformers' trainer.
 STATES: dict[Method, str] = {"lp-ft": "state.pt", "contrastive": "checkpoints"}
 LOCK = ".lock.part"
@@ -49,7 +51,7 @@ def check_folder(to: str | Path) -> Path:
     if "://" in os.fspath(to):
         raise UsageError(f"{option('to')} must be a local folder, got the URL {os.fspath(to)!r}")
     folder = Path(to)  # as given, so that results and messages name it so
-    names = (*STATES.values(), RESULT, FEATURES, BEST, LAST, Path(BEST).stem)
+    names = (*STATES.values(), RESULT, CLAIM, FEATURES, BEST, LAST, Path(BEST).stem)
     has_run = any((folder / name).exists() for name in names)
     if any(path.is_file() for path in (folder, *folder.absolute().parents)) or (
         folder.is_dir() and any(not file.name.endswith(".part") for file in folder.iterdir()) and not has_run

@@ -23,7 +23,7 @@ from embedpipe.backbones.text_backbone import TextBackbone
 from embedpipe.decoding import payload_hash
 from embedpipe.embedding import embed
 from embedpipe.errors import EmbedpipeError, ReadError, UsageError
-from embedpipe.finetuning.run_folder import is_hugging_face
+from embedpipe.finetuning.run_folder import CLAIM, is_hugging_face
 from embedpipe.finetuning.run_settings import require_same
 from embedpipe.finetuning.split_rows import SplitRows
 from embedpipe.finetuning.training.items.image_set import ImageSet
@@ -64,7 +64,7 @@ def open_items(
             store = embed(source, features, backbone=backbone, device=device, progress=progress, **options)
         except EmbedpipeError:
             if not FeatureStore.exists(os.fspath(features)):  # the folder stays free for another source
-                _claim_file(features).unlink(missing_ok=True)
+                features.with_name(CLAIM).unlink(missing_ok=True)
             raise
         label = "label"  # the store's name of the column, whatever its name in the source
     require_trainable(store.spec, repr(store.path))
@@ -88,9 +88,9 @@ def require_trainable(spec: BackboneSpec, holder: str) -> None:
 
 def _claim_folder(features: Path, source: dict[str, str]) -> None:
     """Note which source the folder of a run is for. Raises UsageError if it is for another source."""
-    path = _claim_file(features)
+    path = features.with_name(CLAIM)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists():
+    if path.exists() and FeatureStore.exists(os.fspath(features)):
         try:
             earlier = json.loads(read_regular(path))
         except (OSError, ValueError):
@@ -99,10 +99,6 @@ def _claim_folder(features: Path, source: dict[str, str]) -> None:
         require_same(earlier, source, f"the run in {str(features.parent)!r}", remedy)
     with whole_file(path) as part:
         part.write_text(json.dumps(source), encoding="utf-8")
-
-
-def _claim_file(features: Path) -> Path:
-    return features.with_suffix(".json")
 
 
 def item_reader(uris: Sequence[str | None], hashes: Sequence[str], modality: Modality) -> Callable[[int], Any]:

@@ -359,6 +359,22 @@ def test_saved_splits_compare_backbones_on_the_test_rows(
     assert set(both.predictions["id"].to_pylist()) == {split.ids[row].as_py() for row in split.test.tolist()}
 
 
+@pytest.mark.parametrize("verb", ["finetune", "advise"])
+def test_run_that_ended_before_it_had_a_store_goes_on(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = "if os.environ.get('STOPS'):\n        raise KeyboardInterrupt\n    return tiny_backbone.make()"
+    Path(f"stopping_{verb}.py").write_text(f"import os\n\nimport tiny_backbone\n\n\ndef make():\n    {made}\n")
+    photos, options = colours(tmp_path / "photos"), {"backbone": f"python:stopping_{verb}.make", **FAST, "epochs": 0}
+    monkeypatch.setenv("STOPS", "1")
+    with pytest.raises(KeyboardInterrupt):
+        getattr(embedpipe, verb)(photos, to=tmp_path / "run", **options)
+    monkeypatch.delenv("STOPS")
+    getattr(embedpipe, verb)(photos, to=tmp_path / "run", **options)
+    assert len(embedpipe.FeatureStore(tmp_path / "run" / "features")) == 60
+
+
 def test_second_process_in_a_folder_is_refused(made: tuple[Path, Path], tmp_path: Path) -> None:
     with lock_folder(tmp_path), pytest.raises(BusyError, match="another process is using"):
         embedpipe.finetune(*made, to=tmp_path, **FAST)

@@ -16,7 +16,7 @@ from embedpipe._utils.option_names import option
 from embedpipe._utils.version import __version__, other_format
 from embedpipe.errors import UsageError
 from embedpipe.finetuning.benchmark.benchmark_data import Cell
-from embedpipe.finetuning.run_folder import FEATURES, LOCK
+from embedpipe.finetuning.run_folder import CLAIM, FEATURES, LOCK
 from embedpipe.finetuning.run_settings import require_same
 from embedpipe.finetuning.training.epochs import Epoch
 
@@ -62,7 +62,7 @@ class BenchmarkFolder:
         if "://" in os.fspath(to):
             raise UsageError(f"a benchmark needs a local folder, got the URL {os.fspath(to)!r}")
         self.path = Path(to)  # as given, so that messages name it so
-        is_run = any((self.path / name).exists() for name in (RUN, CELLS, FEATURES))
+        is_run = any((self.path / name).exists() for name in (RUN, CELLS, CLAIM, FEATURES))
         if any(place.is_file() for place in (self.path, *self.path.absolute().parents)) or (
             self.path.is_dir() and any(path.name != LOCK for path in self.path.iterdir()) and not is_run
         ):
