@@ -88,8 +88,8 @@ def finetune(
     Parameters
     ----------
     source : FeatureStore or path
-        A store of images or texts with labels, which are read again from where they were. Or images or texts, as
-        `embedpipe.embed` takes them; they are embedded into ``TO/features`` first. Texts need a backbone of
+        A store of images or texts with labels, which are read again from where they were. Or the path of images or
+        texts, as `embedpipe.embed` takes it; they are embedded into ``TO/features`` first. Texts need a backbone of
         ``sentence-transformers/`` or ``transformers/``.
     head : Head or path, optional
         A linear head on features of this store; by default a calibrated ``logreg`` is fitted. The head is fitted again

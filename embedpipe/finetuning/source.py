@@ -45,10 +45,15 @@ def open_items(
 ) -> tuple[FeatureStore, str]:
     """Open a store, or embed images or texts into ``features``; return the store and its label column.
 
-    Raises UsageError if the backbone of the store cannot be trained.
+    Raises UsageError if the source is anything else, or the backbone of the store cannot be trained.
     """
     if isinstance(source, FeatureStore):
         store = source
+    elif not isinstance(source, str | os.PathLike):
+        raise UsageError(
+            f"source must be a feature store, or the path of images or texts, which are read again in each epoch, got "
+            f"{type(source).__name__}: save the items as files or a table"
+        )
     elif FeatureStore.exists(os.fspath(source)):
         if backbone:
             raise UsageError(

@@ -9,6 +9,7 @@ import pickle
 import random
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -250,6 +251,13 @@ def test_bad_options_are_refused(
     arguments = {"head": head, **FAST, **options}
     with pytest.raises((UsageError, TrainingDataError), match=message):
         embedpipe.finetune(store, to=tmp_path / "tuned", **arguments)
+
+
+@pytest.mark.parametrize("verb", [embedpipe.finetune, embedpipe.benchmark])
+def test_items_in_memory_are_refused(verb: Any, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"source must be a feature store, or the path of images .*, got list: save"):
+        verb([np.zeros((8, 8, 3), np.uint8)], to=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_head_that_is_not_linear_is_refused(made: tuple[Path, Path], tmp_path: Path) -> None:

@@ -81,8 +81,8 @@ def advise(
     ----------
     source : FeatureStore or path, or a sequence of them
         A store of labelled images or texts, which are read again. Further stores hold the same items by other
-        backbones; their features are compared, their backbones are not trained. Or images or texts, as
-        `embedpipe.embed` takes them: they are embedded into ``features`` in ``to`` first.
+        backbones; their features are compared, their backbones are not trained. Or the path of images or texts, as
+        `embedpipe.embed` takes it: they are embedded into ``features`` in ``to`` first.
     to : str or path-like, optional
         Folder for the runs. Runs that an earlier call finished there count, and an interrupted one is continued.
     label : str

@@ -62,9 +62,9 @@ def benchmark(
     Parameters
     ----------
     source : FeatureStore or path
-        A store of labelled images or texts, which are read again. Or images or texts, as `embedpipe.embed` takes them:
-        they are embedded into ``features`` in ``to`` first. Rows whose ``split`` is ``shifted`` are shifted test data
-        of your own; they replace the corruptions. Texts are not corrupted.
+        A store of labelled images or texts, which are read again. Or the path of images or texts, as `embedpipe.embed`
+        takes it: they are embedded into ``features`` in ``to`` first. Rows whose ``split`` is ``shifted`` are shifted
+        test data of your own; they replace the corruptions. Texts are not corrupted.
     to : str or path-like
         Folder of the run: new, empty or that of an earlier run to continue.
     label : str
