@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, Self, get_args
 
@@ -26,7 +27,7 @@ from embedpipe.backbones.registry import get_provider, split_name
 from embedpipe.backbones.text_backbone import TextBackbone
 from embedpipe.decoding.recipe import Preprocessing
 from embedpipe.embedding.transformer import items_of, refuse_items
-from embedpipe.errors import TrainingDataError, UsageError, require_one_of
+from embedpipe.errors import BackboneError, TrainingDataError, UsageError, require_one_of
 from embedpipe.estimators import TemperatureCalibratedClassifier, TunedLogisticRegression
 from embedpipe.finetuning.options import FineTuneOptions, Method
 from embedpipe.finetuning.run_folder import architecture, is_hugging_face
@@ -48,8 +49,6 @@ from embedpipe.splits.grouped import fold_numbers
 _TRAINING = FineTuneOptions()
 #: What a pickle holds of the network: its tensors, on the CPU, and its last layer.
 PickledNetwork = tuple[StateDict, LinearHead]
-#: Batch size for embedding and prediction.
-INFERENCE_BATCH_SIZE = 64
 
 
 class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -184,7 +183,7 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         backbone = self._load()
         if self.method == "contrastive":
             require_contrastive(backbone.spec, options, "the backbone")
-        vectors = _run_network(items, backbone, lambda batch: embed_batch(backbone, batch)["embedding"])
+        vectors = self._run(items, backbone, lambda batch: embed_batch(backbone, batch)["embedding"])
         train, validation = self._split(vectors, position)
 
         def fit_head(X: npt.NDArray[np.float32], rows: Rows) -> LinearHead:
@@ -234,7 +233,7 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             return values
 
         backbone = _as_backbone(self.spec_, network.network, device)
-        probabilities: npt.NDArray[np.float64] = softmax(_run_network(items_of(X), backbone, logits), axis=1)
+        probabilities: npt.NDArray[np.float64] = softmax(self._run(items_of(X), backbone, logits), axis=1)
         return probabilities
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
@@ -282,6 +281,25 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         network.network.module.load_state_dict(state)
         return network
 
+    def _run(self, items: list[Any], backbone: Backbone, run: Callable[[Batch], npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        """Prepare items and return the values of ``run`` for them, (n, k), in batches as small as those of training.
+
+        Raises UsageError if an item fails, and BackboneError if the device has too little memory.
+        """
+        listing = _list_items(items, backbone)
+        prepared, size = _item_set(listing, backbone, seed=0), math.ceil(self.batch_size / self.accumulate)
+        try:
+            parts = [run(batch) for _, batch in prepared.batches(np.arange(len(items)), size) if len(batch)]
+        except torch.OutOfMemoryError as error:
+            raise BackboneError(
+                f"{backbone.device} has too little memory for {size} {prepared.noun}: set a smaller batch_size"
+            ) from error
+        refuse_items({row: failure.message for row, failure in sorted(prepared.failed.items())}, listing)
+        values = np.concatenate(parts)
+        bad = np.flatnonzero(~np.isfinite(values).all(axis=1)).tolist()
+        refuse_items(dict.fromkeys(bad, "the network returns values that are not finite"), listing)
+        return values
+
     def _split(self, vectors: npt.NDArray[np.float32], y: Rows) -> tuple[Rows, Rows]:
         """Split the rows, stratified and with near-duplicates on the same side; every class has training rows."""
         cosine = self.near_duplicates
@@ -305,18 +323,6 @@ def _list_items(items: list[Any], backbone: Backbone) -> Listing:
 def _item_set(listing: Listing, backbone: Backbone, seed: int) -> ItemSet:
     ids, uris = (listing.table.column(name).to_pylist() for name in ("id", "uri"))
     return make_item_set(listing.read, ids, uris, backbone, seed)
-
-
-def _run_network(items: list[Any], backbone: Backbone, run: Callable[[Batch], npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    """Prepare items and return the values of ``run`` for them, (n, k). Raises UsageError if an item fails."""
-    listing = _list_items(items, backbone)
-    prepared = _item_set(listing, backbone, seed=0)
-    parts = [run(batch) for _, batch in prepared.batches(np.arange(len(items)), INFERENCE_BATCH_SIZE) if len(batch)]
-    refuse_items({row: failure.message for row, failure in sorted(prepared.failed.items())}, listing)
-    values = np.concatenate(parts)
-    bad = np.flatnonzero(~np.isfinite(values).all(axis=1)).tolist()
-    refuse_items(dict.fromkeys(bad, "the network returns values that are not finite"), listing)
-    return values
 
 
 def _as_backbone(spec: BackboneSpec, network: ImageNetwork | TextNetwork, device: torch.device) -> Backbone:

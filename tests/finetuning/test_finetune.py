@@ -21,10 +21,11 @@ from conftest import TINY
 from forked import Forks
 from safetensors.torch import load_file
 from scipy.special import softmax
+from sklearn.base import clone
 from tiny_vision import save_vision
 
 import embedpipe
-from embedpipe.errors import BusyError, SpecMismatchError, TrainingDataError, UsageError
+from embedpipe.errors import BackboneError, BusyError, SpecMismatchError, TrainingDataError, UsageError
 from embedpipe.finetuning.linear_probe import fold_head, refit_probe
 from embedpipe.finetuning.options import SplitOptions
 from embedpipe.finetuning.result import FineTuneResult
@@ -258,6 +259,21 @@ def test_items_in_memory_are_refused(verb: Any, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"source must be a feature store, or the path of images .*, got list: save"):
         verb([np.zeros((8, 8, 3), np.uint8)], to=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_too_little_memory_is_named_and_parts_of_batches_need_less(tmp_path: Path) -> None:
+    store = embedpipe.embed(
+        colours(tmp_path / "photos", 24), tmp_path / "store", backbone="python:tiny_backbone.make_hungry"
+    )
+    options = {**FAST, "epochs": 1, "to": tmp_path / "tuned"}
+    with pytest.raises(BackboneError, match=r"cpu has too little memory for 8 images in 1 part: split .*\(accumulate"):
+        embedpipe.finetune(store, **options)
+    assert embedpipe.finetune(store, **options, accumulate=2).epochs[-1].items == 15
+    classifier = embedpipe.FineTunedClassifier("python:tiny_backbone.make_hungry", epochs=1, batch_size=4, **ALONE)
+    photos = sorted((tmp_path / "photos").rglob("*.png"))
+    with pytest.raises(BackboneError, match="cpu has too little memory for 32 images: set a smaller batch_size"):
+        clone(classifier).set_params(batch_size=32).fit(photos, [path.parent.name for path in photos])
+    assert classifier.fit(photos, [path.parent.name for path in photos]).predict(photos).shape == (24,)
 
 
 def test_head_that_is_not_linear_is_refused(made: tuple[Path, Path], tmp_path: Path) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ class BaseTrainer(ABC):
         """
         before = self._weights()
         self._resume()
-        try:
+        with self._naming_memory():
             if not self.run.epochs:
                 rows = len(self._validation)
                 with progress.step("measuring the network before training", rows, self.items.noun) as advance:
@@ -107,16 +108,31 @@ class BaseTrainer(ABC):
                 self._on_epoch(self.run.epochs)
             if not self.run.finished:
                 self._train_epochs(progress)
-        except torch.OutOfMemoryError as error:
-            batch = f"{self.options.batch_size} {self.items.noun}"
-            raise BackboneError(f"{self.device} has too little memory for {self._less_memory(batch)}") from error
         self.last_state = self.network.backbone_state()
         self.network.load_state_dict(self._candidate_weights if self.run.best.number else before)
         return self.run
 
-    @abstractmethod
     def logits(self, rows: Rows, advance: Advance = uncounted) -> tuple[Rows, npt.NDArray[np.float64]]:
-        """Return the rows whose items can be read, and their logits, float64 (n, n_classes)."""
+        """Return the rows whose items can be read, and their logits, float64 (n, n_classes).
+
+        ``advance`` is told how many rows were read, those of the other processes included. Raises BackboneError if the
+        device has too little memory.
+        """
+        with self._naming_memory():
+            return self._logits(rows, advance)
+
+    @contextlib.contextmanager
+    def _naming_memory(self) -> Iterator[None]:
+        """Raise BackboneError, with what to change, if the device has too little memory for the block."""
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            batch = f"{self.options.batch_size} {self.items.noun}"
+            raise BackboneError(f"{self.device} has too little memory for {self._less_memory(batch)}") from error
+
+    @abstractmethod
+    def _logits(self, rows: Rows, advance: Advance) -> tuple[Rows, npt.NDArray[np.float64]]:
+        """Return what `logits` does."""
 
     @abstractmethod
     def _resume(self) -> None:

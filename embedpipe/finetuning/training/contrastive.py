@@ -126,8 +126,7 @@ class ContrastiveTrainer(BaseTrainer):
     def _less_memory(self, batch: str) -> str:
         return f"{batch}: give a smaller {option('batch_size')}"
 
-    def logits(self, rows: Rows, advance: Advance = uncounted) -> tuple[Rows, npt.NDArray[np.float64]]:
-        """Return the rows whose texts can be read, and their logits, float64 (n, n_classes)."""
+    def _logits(self, rows: Rows, advance: Advance) -> tuple[Rows, npt.NDArray[np.float64]]:
         read, values = self._apply(self.network, rows, advance)
         return read, values.double().numpy()
 

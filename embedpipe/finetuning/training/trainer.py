@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from embedpipe._utils.messages.counting import counted
 from embedpipe._utils.option_names import option
-from embedpipe._utils.progress import Advance, Progress, uncounted
+from embedpipe._utils.progress import Advance, Progress
 from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.finetuning.options import FineTuneOptions
 from embedpipe.finetuning.run_settings import require_same
@@ -113,13 +113,9 @@ class Trainer(BaseTrainer):
         parts = counted(self.options.accumulate, "part")
         return f"{batch} in {parts}: split batches into more parts ({option('accumulate', ...)})"
 
-    def logits(self, rows: Rows, advance: Advance = uncounted) -> tuple[Rows, npt.NDArray[np.float64]]:
-        """Return the rows whose items can be read, and their logits, float64 (n, n_classes).
-
-        ``advance`` is told how many rows were read, those of the other processes included.
-        """
+    def _logits(self, rows: Rows, advance: Advance) -> tuple[Rows, npt.NDArray[np.float64]]:
         self.network.eval()
-        size = self.options.batch_size
+        size = math.ceil(self.options.batch_size / self.options.accumulate)  # a batch that memory holds in training too
         read_rows, logits = [np.empty(0, np.int64)], []
         with torch.inference_mode():
             for part, batch in self.items.batches(rows[self.workers.share], size):
