@@ -193,19 +193,17 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         def fit_probe(rows: Rows) -> LinearHead:
             return fit_head(vectors[rows], rows)
 
-        # Training seeds torch's global generators; the caller's state is restored.
-        with torch.random.fork_rng([backbone.device] if backbone.device.type == "cuda" else []):
-            network = ClassifierNetwork(backbone, fit_probe(train), options.batch_norm, options.lora, options.seed)
-            item_set = _item_set(_list_items(items, backbone), backbone, options.seed)
-            data = item_set, position.astype(np.int64), train, validation, options
-            trainer: BaseTrainer
-            if self.method == "contrastive":
-                trainer = ContrastiveTrainer(network, *data, fit_head)
-            else:
-                trainer = Trainer(network, *data, softening=SOFTENING)
-            run = trainer.fit(Progress(self.verbose))
-            if not run.best.number:
-                network.set_head(fit_probe(np.arange(len(y))))
+        network = ClassifierNetwork(backbone, fit_probe(train), options.batch_norm, options.lora, options.seed)
+        item_set = _item_set(_list_items(items, backbone), backbone, options.seed)
+        data = item_set, position.astype(np.int64), train, validation, options
+        trainer: BaseTrainer
+        if self.method == "contrastive":
+            trainer = ContrastiveTrainer(network, *data, fit_head)
+        else:
+            trainer = Trainer(network, *data, softening=SOFTENING)
+        run = trainer.fit(Progress(self.verbose))
+        if not run.best.number:
+            network.set_head(fit_probe(np.arange(len(y))))
         self.classes_ = classes
         self.spec_ = backbone.spec
         self.epochs_: list[Epoch] = run.epochs

@@ -56,6 +56,12 @@ def run(made: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Fi
     return embedpipe.finetune(*made, to=tmp_path_factory.mktemp("run") / "tuned", **FAST)
 
 
+def test_random_numbers_of_the_caller_are_left_alone(made: tuple[Path, Path], tmp_path: Path) -> None:
+    before = torch.random.get_rng_state()
+    embedpipe.finetune(*made, to=tmp_path / "tuned", **{**FAST, "epochs": 1})
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
 def test_network_starts_as_the_head(run: FineTuneResult) -> None:
     check = run.initial_check
     assert check.head_accuracy == check.network_accuracy

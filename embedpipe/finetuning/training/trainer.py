@@ -85,12 +85,13 @@ class Trainer(BaseTrainer):
 
     def fit(self, progress: Progress) -> Run:
         """Train, or continue the run of the state file; see `BaseTrainer.fit`."""
-        torch.manual_seed(self.options.seed + self.workers.index)  # each process draws its own dropout
-        torch.set_flush_denormal(True)  # near a loss of 0 gradients are denormal, which is 10 times slower on a CPU
-        try:
-            run = super().fit(progress)
-        finally:
-            torch.set_flush_denormal(False)
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(self.options.seed + self.workers.index)  # each process draws its own dropout
+            torch.set_flush_denormal(True)  # near a loss of 0 gradients are denormal, which is 10 times slower on a CPU
+            try:
+                run = super().fit(progress)
+            finally:
+                torch.set_flush_denormal(False)
         self.network.merge()
         return run
 
