@@ -16,6 +16,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from embedpipe._utils.device import choose_device
+from embedpipe._utils.options import build_options
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones import BackboneSpec, load_with_options
 from embedpipe.backbones.backbone import Backbone
@@ -262,7 +263,10 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         names = {field.name for field in dataclasses.fields(FineTuneOptions)}
         check_near_duplicates(self.near_duplicates)
         require_one_of("method", self.method, get_args(Method))
-        return FineTuneOptions(**{name: value for name, value in self.get_params().items() if name in names})
+        given = {name: value for name, value in self.get_params().items() if name in names}
+        (options,) = build_options((FineTuneOptions,), given)
+        chosen: FineTuneOptions = options
+        return chosen
 
     def _load(self) -> Backbone:
         names = {name: getattr(self, name) for name in ("backbone", "weights", "arch", "image_size")}

@@ -113,7 +113,8 @@ def test_cross_validation_and_grid_search() -> None:
     assert clone(classifier).get_params() == classifier.get_params()
     assert classifier.set_params(batch_size=4).batch_size == 4
     assert cross_val_score(classifier, X, y, cv=2).shape == (2,)
-    search = GridSearchCV(model(epochs=1), {"learning_rate": [1e-4, 1e-2]}, cv=2).fit(np.stack(X), y)
+    grid = {"learning_rate": np.array([1e-4, 1e-2]), "batch_size": np.arange(8, 9)}
+    search = GridSearchCV(model(epochs=1), grid, cv=2).fit(np.stack(X), y)
     assert search.best_estimator_.learning_rate in (1e-4, 1e-2)
 
 
@@ -183,6 +184,8 @@ def test_too_few_images_are_refused() -> None:
     [
         ({"validation_fraction": 0.8}, "validation_fraction must be above 0 and at most 0.5, got 0.8"),
         ({"epochs": -1}, "epochs must be an integer >= 0, got -1"),
+        ({"epochs": 2.5}, "epochs must be an integer, got 2.5"),
+        ({"learning_rate": "fast"}, "learning_rate must be a number or None, got 'fast'"),
         ({"augment": "much"}, "augment must be one of auto, none, light, strong, got 'much'"),
         ({"near_duplicates": 0.0}, "got 0.0"),
     ],
