@@ -11,7 +11,11 @@ from conftest import TINY
 from safetensors.torch import load_file
 
 import embedpipe
+from embedpipe.backbones import ReloadOptions
 from embedpipe.errors import UsageError
+from embedpipe.finetuning.advice.pilot import time_training
+from embedpipe.finetuning.options import FineTuneOptions, SplitOptions
+from embedpipe.finetuning.split_rows import read_split_rows
 from embedpipe.finetuning.training.lora import add_lora, merge_lora, merged_state
 
 peft = pytest.importorskip("peft", reason="the extra finetune is not installed")
@@ -81,6 +85,9 @@ def test_invalid_lora_options_are_refused(store: Path, tmp_path: Path) -> None:
     tiny = embedpipe.embed(store.parent / "photos", tmp_path / "tiny", backbone=TINY)
     with pytest.raises(UsageError, match=r"lora needs linear layers, as transformers have, and .* has none"):
         embedpipe.finetune(tiny, to=tmp_path / "tuned", lora=4, near_duplicates="off", trust=True)
+    split = read_split_rows(tiny, "label", SplitOptions(near_duplicates="off"))
+    with pytest.raises(UsageError, match="lora needs linear layers"):  # its time is that of a training with LoRA
+        time_training(tiny, split, FineTuneOptions(lora=4), ReloadOptions(trust=True), "cpu")
     with pytest.raises(UsageError, match="lora must be a rank from 1 to 4096, got 0"):
         embedpipe.finetune(tiny, to=tmp_path / "tuned", lora=0)
     with pytest.raises(UsageError, match="freeze_until cannot be combined with lora=4"):

@@ -78,7 +78,8 @@ def time_training(
     train = rng.permutation(split.train)[:count]
     fraction = len(train) / len(split.train)
     validation = rng.permutation(split.validation)[: max(1, round(fraction * len(split.validation)))]
-    trainer = Trainer(ClassifierNetwork(frozen, head, short.batch_norm), items, split.y, train, validation, short)
+    network = ClassifierNetwork(frozen, head, short.batch_norm, short.lora, short.seed)
+    trainer = Trainer(network, items, split.y, train, validation, short)
     epochs = trainer.fit(Progress(False)).epochs
     start = time.perf_counter()
     trainer.logits(validation)
