@@ -27,6 +27,7 @@ from embedpipe.exporting.comparing import (
     require_accurate,
     require_enough_rows,
     require_equal,
+    require_near,
     split_rows,
 )
 from embedpipe.exporting.folder import (
@@ -149,6 +150,8 @@ def _compare_again(
     comparison = compare(head, expected, _model(folder, settings), show, exact=exact)
     if exact:
         require_equal(comparison, expected.outputs, output_kind(head))
+    elif head.task == "regression":
+        require_near(comparison, expected.outputs, options.precision)
     else:
         require_accurate(comparison, options.precision)
     return comparison

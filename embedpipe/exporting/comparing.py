@@ -34,6 +34,8 @@ Model = Callable[[dict[str, npt.NDArray[Any]]], npt.NDArray[Any]]
 TOLERANCE = 1e-4
 #: Largest share of right answers that float16 or int8 may lose, by the bound of its interval.
 LARGEST_LOSS = 0.01
+#: Largest difference of a number as a share of the spread of all numbers: more may cost a point of R squared.
+LARGEST_MOVE = 0.1
 #: Most items on which the accuracy of float16 and int8 is measured.
 MOST_MEASURED = 5_000
 #: Items in a forward pass.
@@ -275,6 +277,17 @@ def require_enough_rows(rows: Rows, precision: str) -> None:
             f"{option('precision', precision)} is measured on rows with labels, and {counted(count, 'row')} cannot "
             f"show that less than {100 * LARGEST_LOSS:g} point of accuracy is lost, which takes some 400: label more, "
             f"or export {option('precision', 'float16')}"
+        )
+
+
+def require_near(comparison: Comparison, outputs: Floats, precision: str) -> None:
+    """Raise HeadError if a number moves by a large part of the spread of the head's numbers (n, 1)."""
+    spread = float(outputs.std()) or float(np.abs(outputs).max())
+    if comparison.largest_difference > LARGEST_MOVE * spread:
+        raise HeadError(
+            f"{option('precision', precision)} may move a number by at most {100 * LARGEST_MOVE:g} % of the spread of "
+            f"the head's numbers, which is {spread:.3g}, and moves that of {comparison.worst_id!r} by "
+            f"{comparison.largest_difference:.3g}: export {option('precision', 'float32')}"
         )
 
 

@@ -25,6 +25,7 @@ from embedpipe.exporting.comparing import (
     require_accurate,
     require_enough_rows,
     require_equal,
+    require_near,
     split_rows,
 )
 from embedpipe.exporting.result import Comparison
@@ -137,6 +138,18 @@ def test_accuracy_of_another_precision_is_bounded(exported: Exported) -> None:
     assert worse.accuracy == 0.988
     with pytest.raises(HeadError, match=r"precision='int8' may lose .* points of accuracy, and at most 1 is allowed"):
         require_accurate(worse, "int8")
+
+
+def test_numbers_that_a_precision_moves_far_are_refused(exported: Exported) -> None:
+    head = dataclasses.replace(exported.head, report=dataclasses.replace(exported.head.report, task="regression"))
+    years = 30_000 + np.arange(100.0)[:, None]  # float16 keeps each sixteenth
+    expected = Expected([{"pixels": np.zeros((100, 1))}], years, ["x"] * 100, [None] * 100, held_out=100, failed=0)
+    halves = compare(head, expected, lambda _: years.astype(np.float16), Progress(False), exact=False)
+    with pytest.raises(HeadError, match=r"at most 10 % of the spread .* which is 28.9, and moves that of 'x' by 8"):
+        require_near(halves, years, "float16")
+    small = dataclasses.replace(expected, outputs=years - 30_000)
+    near = compare(head, small, lambda _: small.outputs.astype(np.float16), Progress(False), exact=False)
+    require_near(near, small.outputs, "float16")
 
 
 def test_script_takes_the_only_column_of_a_table_or_the_named_one(tmp_path: Path) -> None:
