@@ -40,6 +40,7 @@ from embedpipe.exporting.folder import (
     write_tokenizer,
 )
 from embedpipe.exporting.graph import MODEL, OPSET, write_graph
+from embedpipe.exporting.graph_checks import WEIGHTS
 from embedpipe.exporting.network import ExportedNetwork, output_kind, require_exportable
 from embedpipe.exporting.options import ExportOptions
 from embedpipe.exporting.precision import ATTEMPTS, CALIBRATION, OPENVINO_MODEL, to_float16, to_int8, to_openvino
@@ -63,7 +64,8 @@ def build(
     require_exportable(head)
     opened = open_rows(head, store)
     checked, fitted = split_rows(head, opened)
-    require_enough_rows(checked, options.precision)
+    if options.precision == "int8":
+        require_enough_rows(head, checked)
     notes = []
     spec = dataclasses.replace(head.spec, precision="fp32")
     if head.spec.precision != "fp32":
@@ -127,11 +129,12 @@ def _convert(
     if options.precision == "float16":
         if options.format == "onnx":  # OpenVINO compresses weights itself
             to_float16(folder / MODEL)
+            (folder / WEIGHTS).unlink(missing_ok=True)
         return _compare_again(head, expected, folder, options, settings, show)
     exact = folder / f"exact-{MODEL}"
     (folder / MODEL).rename(exact)
     try:
-        for attempt in ATTEMPTS:
+        for attempt in ATTEMPTS if head.spec.modality == "image" else ATTEMPTS[:1]:
             show.say(f"converting to int8 ({attempt} layers)")
             to_int8(exact, folder / MODEL, head.spec.modality, calibration, attempt)
             comparison = compare(head, expected, _model(folder, settings), show, exact=False)
@@ -141,6 +144,7 @@ def _convert(
         return comparison
     finally:
         exact.unlink()
+        (folder / WEIGHTS).unlink(missing_ok=True)
 
 
 def _compare_again(

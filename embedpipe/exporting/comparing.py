@@ -268,13 +268,15 @@ def require_equal(comparison: Comparison, outputs: Floats, kind: str) -> None:
         )
 
 
-def require_enough_rows(rows: Rows, precision: str) -> None:
+def require_enough_rows(head: Head, rows: Rows) -> None:
     """Raise HeadError if int8 would be refused though no label differed, as there are too few rows with labels."""
     count = sum(label is not None for label in rows.labels)
+    if not count or head.task != "classification":
+        raise _unmeasured("int8")
     wrong = count // 2  # the interval is widest where both models are always right
-    if precision == "int8" and count > 0 and paired_interval(count - wrong, 0, 0, wrong)[1] >= LARGEST_LOSS:
+    if paired_interval(count - wrong, 0, 0, wrong)[1] >= LARGEST_LOSS:
         raise HeadError(
-            f"{option('precision', precision)} is measured on rows with labels, and {counted(count, 'row')} cannot "
+            f"{option('precision', 'int8')} is measured on rows with labels, and {counted(count, 'row')} cannot "
             f"show that less than {100 * LARGEST_LOSS:g} point of accuracy is lost, which takes some 400: label more, "
             f"or export {option('precision', 'float16')}"
         )
@@ -306,11 +308,15 @@ def require_accurate(comparison: Comparison, precision: str) -> None:
     if is_accurate(comparison, precision):
         return
     if comparison.loss_bound is None:
-        raise HeadError(
-            f"{option('precision', precision)} needs held-out rows with labels of classes, on which its accuracy is "
-            f"measured, and the store has no such rows: export {option('precision', 'float32')}"
-        )
+        raise _unmeasured(precision)
     raise HeadError(
         f"{option('precision', precision)} may lose {100 * comparison.loss_bound:.2f} points of accuracy, and at "
         f"most {100 * LARGEST_LOSS:g} is allowed: {comparison.words}. Use float32, or more held-out rows"
+    )
+
+
+def _unmeasured(precision: str) -> HeadError:
+    return HeadError(
+        f"{option('precision', precision)} needs held-out rows with labels of classes, on which its accuracy is "
+        f"measured, and the store has no such rows: export {option('precision', 'float32')}"
     )

@@ -48,8 +48,8 @@ def to_int8(source: Path, to: Path, modality: Modality, calibration: Batches, at
     """
     library = import_extra("onnxruntime.quantization", EXTRA)
     onnx = import_extra("onnx", EXTRA)
-    prepared = to.with_name("prepared.onnx")
-    logging.disable(logging.WARNING)
+    prepared, disabled = to.with_name("prepared.onnx"), logging.root.manager.disable
+    logging.disable(max(disabled, logging.WARNING))
     try:
         with quiet():
             # symbolic shapes of a transformer cannot be inferred in full, and graphs without them are as exact
@@ -87,7 +87,7 @@ def to_int8(source: Path, to: Path, modality: Modality, calibration: Batches, at
             )
             _drop_unused(onnx, to)
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(disabled)
         prepared.unlink(missing_ok=True)
 
 

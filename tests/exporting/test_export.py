@@ -164,15 +164,18 @@ def test_script_takes_the_only_column_of_a_table_or_the_named_one(tmp_path: Path
 
 
 def test_int8_is_refused_before_the_work_if_rows_are_too_few(exported: Exported, tmp_path: Path) -> None:
-    def rows(count: int) -> Rows:
-        return Rows(["x"] * count, ["cat"] * count, held_out=count, read=str)
+    def rows(count: int, label: str | None = "cat") -> Rows:
+        return Rows(["x"] * count, [label] * count, held_out=count, read=str)
 
     with pytest.raises(HeadError, match=r"8 rows cannot show that less than 1 point"):
         embedpipe.export(exported.head, tmp_path / "model", precision="int8")  # the network may not even be loaded
-    require_enough_rows(rows(370), "int8")  # enough if no label differs and the head has 90 % right
-    require_enough_rows(rows(40), "float16")
+    require_enough_rows(exported.head, rows(370))  # enough if no label differs and the head has 90 % right
     with pytest.raises(HeadError, match=r"40 rows cannot show that less than 1 point .* takes some 400: label more"):
-        require_enough_rows(rows(40), "int8")
+        require_enough_rows(exported.head, rows(40))
+    numbers = dataclasses.replace(exported.head, report=dataclasses.replace(exported.head.report, task="regression"))
+    for head, expected in ((exported.head, rows(400, None)), (numbers, rows(400))):
+        with pytest.raises(HeadError, match=r"precision='int8' needs held-out rows with labels of classes"):
+            require_enough_rows(head, expected)
 
 
 def test_folder_of_something_else_is_refused(exported: Exported, tmp_path: Path) -> None:

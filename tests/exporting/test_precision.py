@@ -34,3 +34,14 @@ def test_int8_is_refused_where_few_rows_cannot_prove_it(exported: Exported, tmp_
     with pytest.raises(HeadError, match=r"8 rows cannot show that less than 1 point of accuracy is lost"):
         embedpipe.export(exported.head, tmp_path / "model", precision="int8", trust=True)
     assert not (tmp_path / "model").exists()
+
+
+def test_weights_of_a_large_graph_do_not_stay_beside_another_precision(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("embedpipe.exporting.graph.LARGE", 0)
+    exact, half = (
+        embedpipe.export(exported.head, tmp_path / name, precision=name, trust=True).files
+        for name in ("float32", "float16")
+    )
+    assert {*exact} - {*half} == {"model.onnx.data"}
