@@ -159,7 +159,9 @@ def describe_layers(backbone: str | None = None, **options: Unpack[LoadBackboneP
     provider, _ = split_name(chosen.backbone)
     if chosen.weights == "default" and provider in ("timm", "torchvision", "open_clip"):
         chosen = dataclasses.replace(chosen, weights="none")
-    return find_stages(_encoder(_load(chosen, torch.device("cpu")).network, chosen))
+    network = _encoder(_load(chosen, torch.device("cpu")).network, chosen)
+    with FORWARD:  # a pass of another thread leaves hooks in the network
+        return find_stages(network)
 
 
 def _encoder(network: ImageNetwork | TextNetwork, options: BackboneOptions) -> ImageNetwork | TextNetwork:

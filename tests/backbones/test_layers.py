@@ -1,3 +1,5 @@
+import threading
+
 import numpy as np
 import pytest
 import timm
@@ -12,6 +14,7 @@ from embedpipe.backbones import (
     load_with_options,
     options_from_spec,
 )
+from embedpipe.backbones.engines.engine import FORWARD
 from embedpipe.backbones.layers.capture import plan_layers, run_layers
 from embedpipe.backbones.layers.embedder import normalise
 from embedpipe.backbones.layers.pooling import default_pooling, pool
@@ -260,3 +263,13 @@ def test_timm_has_the_attributes_that_layers_need():
     model = timm.create_model("test_vit")
     assert (model.num_prefix_tokens, model.patch_embed.num_patches) == (1, 100)
     assert timm.create_model("test_vit2").cls_token is None
+
+
+def test_layers_are_described_while_no_other_thread_runs_the_network():
+    thread = threading.Thread(target=describe_layers, args=["timm/test_resnet"])
+    with FORWARD:
+        thread.start()
+        thread.join(0.5)
+        assert thread.is_alive()
+    thread.join(30)
+    assert not thread.is_alive()
