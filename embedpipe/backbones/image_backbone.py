@@ -79,8 +79,11 @@ class ImageBackbone(Backbone):
         """Return images as one tensor on the device, uint8 (n, h, w, 3). Raises BackboneError for other arrays."""
         if isinstance(values, Tensor):
             return values
-        batch = values if isinstance(values, np.ndarray) else np.stack(values)
         expected = (*self._recipe.crop, 3)
+        if not isinstance(values, np.ndarray) and len(shapes := {np.shape(value) for value in values}) != 1:
+            got = f"images of {' and '.join(map(str, sorted(shapes)))}" if shapes else "no image"
+            raise BackboneError(f"the batch must be images of {expected}, got {got}")
+        batch = values if isinstance(values, np.ndarray) else np.stack(values)
         if batch.dtype != np.uint8 or batch.shape[1:] != expected:
             raise BackboneError(
                 f"the batch must be uint8 (n, {', '.join(map(str, expected))}), got {batch.dtype} {batch.shape}"

@@ -15,6 +15,7 @@ from embedpipe.backbones.layers.embedder import Embedder
 from embedpipe.backbones.network import TextNetwork, Tokens
 from embedpipe.backbones.spec import FEATURES
 from embedpipe.decoding import decode_text
+from embedpipe.errors import BackboneError
 
 #: Tokens, with padding, in one pass through the network: on a CPU as many as fit its caches, on a GPU as many as
 #: occupy its cores.
@@ -76,6 +77,8 @@ class TextBackbone(Backbone):
 
     def _captured(self, values: Sequence[Tokens]) -> Vectors:
         """Embed texts; see `Backbone.forward`."""
+        if not values:
+            raise BackboneError("the batch must be at least one text, got none")
         pieces = [piece for tokens in values for piece in tokens.pieces]
         sizes = np.array([size for tokens in values for size in tokens.sizes])
         by_piece = self._embed_all(pieces, sizes)

@@ -73,6 +73,9 @@ def test_wrong_batches_are_refused(backbone, wrong):
         backbone.forward(np.zeros(wrong, np.uint8))
     with pytest.raises(BackboneError, match="float32"):
         backbone.forward(np.zeros((1, 160, 160, 3), np.float32))
+    for images, got in (([], "no image"), ([np.zeros((8, 8, 3), np.uint8), np.zeros(wrong, np.uint8)], "images of ")):
+        with pytest.raises(BackboneError, match=rf"must be images of \(160, 160, 3\), got {got}"):
+            backbone.forward(images)
 
 
 @pytest.mark.parametrize("thaw", [lambda m: m.layer2.train(), lambda m: m.fc.requires_grad_(True)])

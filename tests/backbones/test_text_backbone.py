@@ -16,7 +16,7 @@ from embedpipe.backbones import (
     options_from_spec,
     reload_backbone,
 )
-from embedpipe.errors import DecodeError, MissingExtraError, SpecMismatchError, UsageError, WeightsError
+from embedpipe.errors import BackboneError, DecodeError, MissingExtraError, SpecMismatchError, UsageError, WeightsError
 
 TEXTS = [
     "one",
@@ -105,6 +105,11 @@ def test_spec_survives_json_and_loads_its_backbone():
     assert "preprocessing.chunk" in tiny().spec.diff(spec)
     with pytest.raises(SpecMismatchError, match="chunk"):
         tiny().spec.require(spec, "differ", "here", "there", "")
+
+
+def test_batch_without_texts_is_refused():
+    with pytest.raises(BackboneError, match="must be at least one text, got none"):
+        tiny().forward([])
 
 
 def test_options_that_do_not_apply_are_refused():
