@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
     from embedpipe.backbones.backbone import Backbone
 
+#: Names of networks that are places on this machine. That of a checkpoint has the provider of its architecture before
+#: it, and ``local-dir:`` before the architecture of a folder whose configuration is in the checkpoint.
+_PATH = r"local-dir:|[/~.]|.*\.\."
+_CHECKPOINT_PATH = r"[^/:]*/([/~.]|local-dir:.*/)|.*\.\."
+
 
 def options_from_spec(
     spec: BackboneSpec, weights: str = "default", *, frequencies: str | None = None, trust: bool = False
@@ -60,7 +65,8 @@ def options_from_spec(
         backbone = f"python:{spec.name}"
     elif weights == "default" and not spec.pretrained:
         weights = "none"
-    if not trust and re.match(r"local-dir:|[/~.]|.*\.\.", spec.name) and weights in ("default", "none"):
+    elsewhere = _CHECKPOINT_PATH if spec.provider == "checkpoint" else _PATH
+    if not trust and re.match(elsewhere, spec.name) and weights in ("default", "none"):
         raise BackboneError(
             f"the stored spec names a path on this machine, {spec.name!r}: pass the model with "
             f"{option('weights', ...)}, or {option('trust', True)} if you trust the spec"

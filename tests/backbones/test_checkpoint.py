@@ -1,4 +1,5 @@
 import argparse
+import dataclasses
 import json
 import pickle
 import subprocess
@@ -13,7 +14,7 @@ from safetensors.torch import save_file
 from embedpipe.backbones import load_backbone, load_with_options, options_from_spec
 from embedpipe.backbones.layers.embedder import normalise
 from embedpipe.backbones.weights.checkpoint import read_checkpoint
-from embedpipe.errors import UsageError, WeightsError
+from embedpipe.errors import BackboneError, UsageError, WeightsError
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +157,16 @@ def test_checkpoint_needs_an_architecture_without_code(model, tmp_path):
         load(tmp_path / "b.safetensors")
     with pytest.raises(UsageError, match="leave out weights"):
         load(tmp_path / "a.safetensors", weights="none", arch="timm/test_resnet")
+
+
+def test_stored_architecture_of_a_checkpoint_is_no_path_of_this_machine(model, tmp_path):
+    save_file(model.state_dict(), tmp_path / "a.safetensors", {"architecture": "test_resnet"})
+    spec, weights = load(tmp_path / "a.safetensors").spec, str(tmp_path / "a.safetensors")
+    for arch in ("timm/local-dir:/etc/models", "timm/local-dir:models/a", "word-vectors/~/a.txt", "timm//a", "timm/.."):
+        with pytest.raises(BackboneError, match="names a path on this machine"):
+            options_from_spec(dataclasses.replace(spec, name=arch), weights)
+    kept = dataclasses.replace(spec, name="timm/local-dir:test_resnet")  # whose configuration is in the file
+    assert options_from_spec(kept, weights).arch == kept.name
 
 
 def test_error_names_misshapen_missing_and_unexpected_tensors(model, tmp_path):
