@@ -68,6 +68,24 @@ def check_refusals(known: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("vision", "text", "message"),
+    [
+        ({"timm_model_name": "hf-hub:others/net"}, {}, "must be a network of timm itself, got 'hf-hub:others/net'"),
+        ({}, {"tokenizer_kwargs": {"bpe_path": "/etc/hosts"}}, "tokenizer_kwargs must not name files, got 'bpe_path'"),
+        ({}, {"hf_tokenizer_name": "a/b", "tokenizer_kwargs": {"vocab_file": "x"}}, "files, got 'vocab_file'"),
+    ],
+)
+def test_places_that_a_configuration_names_are_not_read(
+    vision: dict[str, Any], text: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    folder = write_clip(tmp_path / "clip")
+    content = {"model_cfg": config(vision, text), "preprocess_cfg": {}}
+    (folder / "open_clip_config.json").write_text(json.dumps(content))
+    with pytest.raises(WeightsError, match=f"is not a configuration of open_clip: ValueError: .*{message}"):
+        load(f"open_clip/local-dir:{folder}")
+
+
+@pytest.mark.parametrize(
     ("name", "wanted"),
     [
         ("ViT-B-32:laion2b_s34b_b79k", "'open_clip_model.safetensors' of .*'laion/CLIP-ViT-B-32-laion2B-s34B-b79K'"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -148,6 +149,7 @@ def _in_folder(library: Any, folder: Path) -> NamedModel:
         recipe = _recipe(content.get("preprocess_cfg", {}))
         if not isinstance(config["vision_cfg"], dict) or not isinstance(config["text_cfg"], dict):
             raise TypeError("vision_cfg and text_cfg must be objects")
+        _refuse_places(config)
     except FileNotFoundError as error:
         raise WeightsError(
             f"{str(folder)!r} must be the folder of an open_clip model, but has no {CONFIG}: pass "
@@ -160,6 +162,16 @@ def _in_folder(library: Any, folder: Path) -> NamedModel:
     known = (name for name in library.list_models() if library.get_model_config(name) == config)
     name = next(known, f"{LOCAL}{_digest(config)[:16]}")
     return NamedModel(name, config, recipe, folder=folder, text_folder=folder, settings=content)
+
+
+def _refuse_places(config: dict[str, Any]) -> None:
+    """Raise ValueError if a configuration names files, folders or repositories that the library would read."""
+    network = str(config["vision_cfg"].get("timm_model_name", ""))
+    if ":" in network:
+        raise ValueError(f"timm_model_name must be a network of timm itself, got {network!r}")
+    for name in config["text_cfg"].get("tokenizer_kwargs", {}):
+        if re.search(r"(file|path|dir|folder|proxies)$", str(name)):
+            raise ValueError(f"tokenizer_kwargs must not name files, got {name!r}")
 
 
 def _digest(config: dict[str, Any]) -> str:
