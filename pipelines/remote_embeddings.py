@@ -77,10 +77,16 @@ class RemoteEmbeddings(nn.Module):
         if answer.status != 200:
             reason = answer.data[:300].decode(errors="replace")
             raise BackboneError(f"{self.url} answers {answer.status}: {reason}; run the command again to go on")
-        data = sorted(answer.json()["data"], key=lambda each: each["index"])
-        if len(data) != len(texts):
-            raise BackboneError(f"{self.url} must answer a vector for each text, got {len(data)} for {len(texts)}")
-        return [each["embedding"] for each in data]
+        try:
+            data = sorted(answer.json()["data"], key=lambda each: each["index"])
+            vectors = [each["embedding"] for each in data]
+        except (ValueError, LookupError, TypeError) as error:
+            raise BackboneError(
+                f"{self.url} must answer data with index and embedding, got {answer.data[:300]!r}"
+            ) from error
+        if len(vectors) != len(texts):
+            raise BackboneError(f"{self.url} must answer a vector for each text, got {len(vectors)} for {len(texts)}")
+        return vectors
 
 
 class Bytes:

@@ -25,13 +25,16 @@ def vector_of(text: str) -> list[float]:
 
 
 class Api(ThreadingHTTPServer):
-    """Answers as OpenAI's does, in any order; ``answers`` are given first: a status, or None for a lost connection."""
+    """Answers as OpenAI's does, in any order.
+
+    ``answers`` are given first: a status, or None for a lost connection, or the bytes of an answer.
+    """
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.asked: list[dict[str, Any]] = []
         self.keys: set[str | None] = set()
-        self.answers: list[int | None] = []
+        self.answers: list[int | bytes | None] = []
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -44,7 +47,9 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         content = b"slow down"
-        if status == 200:
+        if isinstance(status, bytes):
+            status, content = 200, status
+        elif status == 200:
             self.server.asked.append(body)
             self.server.keys.add(self.headers["Authorization"])
             data = [{"index": i, "embedding": vector_of(text)} for i, text in enumerate(body["input"])]
@@ -116,4 +121,11 @@ def test_only_new_texts_are_sent(api: Api, tmp_path: Path) -> None:
 def test_refusal_names_the_server_and_its_reason(api: Api, tmp_path: Path) -> None:
     api.answers = [401] * 3
     with pytest.raises(EmbedpipeError, match="answers 401: slow down"):
+        embed_texts(tmp_path)
+
+
+@pytest.mark.parametrize("answer", [b"<html>", b'{"error": "no credit"}', b'{"data": [1]}'])
+def test_answer_of_another_kind_is_shown(api: Api, tmp_path: Path, answer: bytes) -> None:
+    api.answers = [answer] * 3
+    with pytest.raises(EmbedpipeError, match="must answer data with index and embedding, got b"):
         embed_texts(tmp_path)
