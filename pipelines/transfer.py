@@ -23,7 +23,12 @@ import embedpipe
 from embedpipe.statistics import percent
 
 SOME_FAILED = 3
-TRAINING = ("epochs", "learning_rate", "batch_size", "seed", "min_gain")
+TRAINING = ("epochs", "learning_rate", "batch_size", "seed", "min_gain", "near_duplicates")
+
+
+def cosine_or_off(text: str) -> float | str:
+    """Return the value of --near-duplicates."""
+    return text if text == "off" else float(text)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -35,7 +40,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--to", type=Path, default=Path("transferred"), metavar="FOLDER", help="default: %(default)s")
     parser.add_argument("--backbone", default="", help="default: that of `embedpipe embed`")
     parser.add_argument("--weights", default="default", help="none, default (published), or the model's file or folder")
-    parser.add_argument("--near-duplicates", default="0.95", help="cosine, or off (default: %(default)s)")
+    cosine = {"type": cosine_or_off, "metavar": "COSINE", "help": "or off (default: %(default)s)"}
+    parser.add_argument("--near-duplicates", default=0.95, **cosine)
     parser.add_argument("--time-budget", metavar="TIME", help="such as 30min: train networks to find out if it pays")
     parser.add_argument("--min-gain", type=float, help="smallest gain of accuracy that is worth it (default: 0.01)")
     parser.add_argument("--epochs", type=int, help="of a network (default: that of `embedpipe finetune`)")
@@ -63,8 +69,6 @@ def decide(store: embedpipe.FeatureStore, arguments: argparse.Namespace) -> embe
     chosen = {name: getattr(arguments, name) for name in TRAINING if getattr(arguments, name) is not None}
     if Path(arguments.weights).exists():
         chosen["weights"] = arguments.weights
-    near = arguments.near_duplicates
-    chosen["near_duplicates"] = near if near == "off" else float(near)
     advice = embedpipe.advise(store, to=arguments.to / "advice", time_budget=arguments.time_budget, act=True, **chosen)
     print(f"\nrecommendation: {advice.recommendation}", *advice.sentences(), sep="\n  ")
     return advice

@@ -84,3 +84,10 @@ def test_folder_inside_the_data_is_refused(tmp_path: Path, transfer: Callable[..
     done = transfer("--to", str(tmp_path / "photos" / "inside"))
     assert done.code == 2
     assert "--to must not be inside" in done.err
+
+
+def test_wrong_option_is_refused_before_anything_is_embedded(transfer: Callable[..., Done], tmp_path: Path) -> None:
+    done = transfer("--near-duplicates", "much")
+    assert done.code == 2
+    assert "argument --near-duplicates: invalid" in done.err
+    assert not (tmp_path / "transferred").exists()
