@@ -14,6 +14,7 @@ the test finds differences that do not matter: with --least-auc 0.6, they count 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import sys
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import embedpipe
+from embedpipe.backbones import options_from_spec
 from embedpipe.errors import EmbedpipeError, ExitCode, command_line
 
 
@@ -36,7 +38,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--to", type=Path, required=True, help="folder of the results and of the new items' store")
     parser.add_argument("--split", help="compare with the rows of this split of the reference")
     parser.add_argument("--text", metavar="COLUMN", help="column of texts in a table")
-    parser.add_argument("--backbone", help="default: that of the reference; needed for a backbone of your own code")
+    parser.add_argument("--backbone", help="default: that of the reference; needed for a checkpoint or your own code")
     parser.add_argument("--alpha", type=float, default=0.05, help="p-value from which items count as shifted (0.05)")
     parser.add_argument("--least-auc", type=float, default=0.5, help="and the least AUC, from 0.5 to 1 (0.5)")
     return parser.parse_args()
@@ -52,11 +54,18 @@ def forget_others(arguments: argparse.Namespace) -> Path:
     return store
 
 
+def backbone_of(reference: embedpipe.FeatureStore, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of the backbone that is given, or of that of the reference with its layers and settings."""
+    if arguments.backbone:
+        return {"backbone": arguments.backbone}
+    chosen = dataclasses.asdict(options_from_spec(reference.spec))
+    return {name: value for name, value in chosen.items() if value}
+
+
 def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     """Embed, compare, write the page, and return the report."""
     reference = embedpipe.FeatureStore(arguments.reference)
-    backbone = arguments.backbone or f"{reference.spec.provider}/{reference.spec.name}"
-    options: dict[str, Any] = {"backbone": backbone, "prune": True, "force": True}
+    options: dict[str, Any] = {"prune": True, "force": True, **backbone_of(reference, arguments)}
     if arguments.text:
         options["text"] = arguments.text
     new = embedpipe.embed(arguments.source, forget_others(arguments), **options)

@@ -53,3 +53,13 @@ def test_what_cannot_be_compared_is_refused(night: Night, tmp_path: Path) -> Non
     assert (code, report["status"]) == (2, "refused")
     assert said.startswith("monitor: ")
     assert "has no column split" in report["error"]["message"]
+
+
+def test_new_items_get_the_layers_and_settings_of_the_reference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = {"backbone": "timm/test_vit", "weights": "none", "layer": "blocks.3", "pooling": "mean", "image_size": 64}
+    usual = embedpipe.embed(striped(tmp_path / "usual", "ab", 12, seed=0), tmp_path / "usual.features", **chosen)
+    words = [usual.path, str(striped(tmp_path / "day", "ab", 12, seed=1)), "--to", str(tmp_path / "out")]
+    assert run_script(SCRIPT, words, monkeypatch, capsys).code == 0
+    assert embedpipe.FeatureStore(tmp_path / "out" / "new.features").spec == usual.spec
