@@ -140,12 +140,12 @@ def hold_out_training_rows(split: SplitRows) -> SplitRows:
     rng = np.random.default_rng([resample.seed, 1])  # other rows than the validation rows, which are drawn alike
     held_out = pool[_draw_fifth(split.y[pool], None if groups is None else groups[pool], rng)]
     train, validation = np.setdiff1d(split.train, held_out), np.setdiff1d(split.validation, held_out)
-    if not len(train) or not len(validation):
+    held_out = held_out[np.isin(split.y[held_out], split.y[train])]
+    if not len(train) or not len(validation) or not len(held_out):
         raise TrainingDataError(
             f"{len(pool)} training and validation rows are too few to hold out a fifth of them: label more, or raise "
             f"{option('near_duplicates')}"
         )
-    held_out = held_out[np.isin(split.y[held_out], split.y[train])]
     return dataclasses.replace(split, train=train, validation=validation, test=held_out)
 
 

@@ -11,7 +11,7 @@ from stored import clusters, make_store
 
 from embedpipe.errors import TrainingDataError
 from embedpipe.finetuning.options import SplitOptions
-from embedpipe.finetuning.split_rows import NO_CLASS, read_split_rows
+from embedpipe.finetuning.split_rows import NO_CLASS, hold_out_training_rows, read_split_rows
 from embedpipe.store import FeatureStore
 
 NO_GROUPS = SplitOptions(near_duplicates="off")
@@ -76,3 +76,11 @@ def test_classes_without_training_rows(tmp_path: Path) -> None:
     assert 3 not in split.test
     assert split.y[3] == NO_CLASS
     assert "rows of 'never seen' are left out: the class has no training rows" in split.splits.notes
+
+
+def test_holding_out_rows_without_a_class_of_the_others_is_refused(tmp_path: Path) -> None:
+    X, y = clusters(10, classes=2, seed=0)
+    named = ["test"] * 5 + ["validation"] * 2 + ["train"] * 3
+    store = make_store(tmp_path / "s", X, label=["ab"[value] for value in y], split=named)
+    with pytest.raises(TrainingDataError, match="5 training and validation rows are too few to hold out"):
+        hold_out_training_rows(read_split_rows(store, "label", SplitOptions(near_duplicates="off")))
