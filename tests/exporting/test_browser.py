@@ -93,6 +93,15 @@ def test_page_classifies_a_dropped_photo(site: str, exported: Exported, browser:
     assert all(url.startswith((site, f"blob:{site}", "about:")) for url in asked)
 
 
+@pytest.mark.long
+@pytest.mark.timeout(240)
+def test_page_refuses_a_model_of_scores(site: str, tmp_path: Path, browser: Browser) -> None:
+    file = tmp_path / "site" / "model" / "model.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "output": "scores"}))
+    browser.visit(f"{site}/index.html")
+    browser.until("document.querySelector('p').textContent.endsWith('scores: fit logreg, or calibrate the head')", 60)
+
+
 def test_page_is_short_and_names_no_other_machine() -> None:
     assert {file.name for file in PAGE.parent.iterdir()} == {"index.html", "resize.js"}
     for file in PAGE.parent.iterdir():
