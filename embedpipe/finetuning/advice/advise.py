@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import functools
-import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -17,31 +14,19 @@ from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.options import ReloadOptions
 from embedpipe.backbones.spec import random_notes
-from embedpipe.errors import EmbedpipeError, UsageError
+from embedpipe.errors import UsageError
 from embedpipe.evaluation.comparison.rows import open_stores
-from embedpipe.finetuning.advice.advice_data import ForecastStep, FrozenBaselines, NextStep
-from embedpipe.finetuning.advice.experiments import Evidence, assess, gain_worth
-from embedpipe.finetuning.advice.forecasting.forecast import Experiment, Forecast, cheapest_experiment
-from embedpipe.finetuning.advice.forecasting.gain_model import Setting
-from embedpipe.finetuning.advice.forecasting.pretraining import pretraining_of
-from embedpipe.finetuning.advice.frozen_baselines import (
-    NORMALISED,
-    REFERENCE_HEAD,
-    measure_frozen_baselines,
-)
-from embedpipe.finetuning.advice.ledger import LedgerRow, add_to_ledger, data_digest, ledger_row, read_ledger
+from embedpipe.finetuning.advice.frozen_baselines import measure_frozen_baselines
+from embedpipe.finetuning.advice.inquiry import ADVISE_ONLY, Inquiry
+from embedpipe.finetuning.advice.ledger import add_to_ledger, data_digest, ledger_row, read_ledger
 from embedpipe.finetuning.advice.options import AdviseOptions
-from embedpipe.finetuning.advice.pilot import LEARNERS, TrainingCost, time_training
 from embedpipe.finetuning.advice.result import Advice
-from embedpipe.finetuning.advice.runs import Runner
-from embedpipe.finetuning.advice.verdict import judge
 from embedpipe.finetuning.benchmark.cell_files import BenchmarkFolder
 from embedpipe.finetuning.options import FineTuneOptions, LedgerOptions, SplitOptions
-from embedpipe.finetuning.run_folder import lock_folder
 from embedpipe.finetuning.source import open_items, require_trainable
 from embedpipe.finetuning.split_rows import hold_out_training_rows, read_split_rows
 from embedpipe.finetuning.training.launcher import require_one_process
-from embedpipe.report.drawing.wording import counted, rough_duration
+from embedpipe.report.drawing.wording import counted
 from embedpipe.store import FeatureStore
 
 if TYPE_CHECKING:
@@ -52,10 +37,6 @@ OPTIONS = (AdviseOptions, FineTuneOptions, SplitOptions, ReloadOptions, LedgerOp
 DEFAULTS = {(field.name, field.default) for cls in OPTIONS for field in dataclasses.fields(cls)} | {("label", "label")}
 #: Folder of the network that `act` trains.
 NETWORK = "network"
-#: Largest gain that is asked for, however little a point is worth.
-MOST_GAIN = 0.99
-#: Options of `advise` that are not passed on to `benchmark`.
-ADVISE_ONLY = {field.name for field in dataclasses.fields(AdviseOptions)}
 
 
 @takes_options(*OPTIONS)
@@ -148,92 +129,47 @@ def advise(
         split = read_split_rows(first, label, split_options)
         held = hold_out_training_rows(split)
     baselines = measure_frozen_baselines(stores, split, label, advise_options.min_gain, Progress(progress))
-    notes = [*random_notes(store.spec for store in stores), *split.splits.notes, *baselines.notes]
-    labels, trainable = (len(part.train) + len(part.validation) for part in (split, held))
-    accuracy, classes, pretraining = baselines.selected_accuracy, len(split.classes), pretraining_of(first.spec)
-    target = Setting(accuracy.value, labels, classes, pretraining)
-    decide = functools.partial(
-        judge,
-        probe_accuracy=accuracy,
-        total_labels=trainable,
-        test_rows=len(held.test),
-        min_gain=advise_options.min_gain,
-        shift_margin=advise_options.shift_margin,
-    )
-    identity, ledger = split.splits.identity, list[LedgerRow]()
+    given_options = advise_options, training, reload_options
+    inquiry = Inquiry(stores, label, split, held, baselines, folder, *given_options, device, progress)
+    inquiry.notes += [*random_notes(store.spec for store in stores), *split.splits.notes, *baselines.notes]
+    identity = split.splits.identity
     if not ledger_options.no_ledger:
         ledger, ledger_notes = read_ledger(data_digest(identity))
-        notes += ledger_notes
-    cost, min_gain, point_seconds = None, advise_options.min_gain, advise_options.point_seconds
-    if point_seconds is not None or decide([]).decision != "not worth it":
-        try:
-            with Progress(progress).step("timing a few steps of training"):
-                cost = time_training(first, held, training, reload_options, device)
-        except EmbedpipeError as error:
-            if budget is not None or act or point_seconds is not None:
-                raise
-            notes.append(f"The time of training could not be measured: {error}")
-    if cost is not None and point_seconds is not None:
-        min_gain = min(gain_worth(cost.full, point_seconds), MOST_GAIN)
-        decide = functools.partial(decide, min_gain=min_gain)
-    assess_runs = functools.partial(assess, split=held, seeds=advise_options.seeds, cost=cost)
-
-    with contextlib.ExitStack() as lock:
-        if folder is not None:
-            lock.enter_context(lock_folder(folder.path))
-        runner = Runner(stores, held, label, baselines, folder, training, reload_options, device, Progress(progress))
-        for count, seeds in (folder.finished_seeds(LEARNERS, training.seed) if folder else {}).items():
-            runner.run(count, seeds)
-        known = [row.observed() for row in ledger]
-        evidence = Evidence(target, runner.runs, len(held.test), min_gain, point_seconds, known)
-        forecast, planned = assess_runs(evidence)
-        steps = [ForecastStep(None, forecast)]
-        while budget is not None and forecast.recommendation == "find out first":
-            left = (budget - (time.perf_counter() - start)) / 60
-            experiment = cheapest_experiment([each for each in planned if each.minutes and each.minutes <= left])
-            if experiment is None:
-                notes.append(_why_no_more_runs(planned, left))
-                break
-            done = sum(run.labels == experiment.labels for run in evidence.runs)
-            runner.run(experiment.labels, done + experiment.seeds)
-            evidence = dataclasses.replace(evidence, runs=runner.runs)
-            forecast, planned = assess_runs(evidence)
-            steps.append(ForecastStep(experiment, forecast))
+        inquiry.known, inquiry.notes = [row.observed() for row in ledger], inquiry.notes + ledger_notes
+    inquiry.measure_cost(needed=budget is not None or act or advise_options.point_seconds is not None)
+    inquiry.find_out(None if budget is None else start + budget)
     if not ledger_options.no_ledger:
-        add_to_ledger([ledger_row(first.spec, identity, **measured) for measured in runner.measured()])
+        add_to_ledger([ledger_row(first.spec, identity, **measured) for measured in inquiry.runner.measured()])
 
-    network = None
-    if act and to is not None and forecast.choice == "fine-tune":
+    network = next_step = None
+    if act and to is not None and inquiry.forecast.choice == "fine-tune":
         from embedpipe.finetuning.finetune import finetune
 
         shared: Any = {name: value for name, value in options.items() if name not in ADVISE_ONLY}
         network = finetune(first, to=Path(to) / NETWORK, label=label, device=device, progress=progress, **shared)
-    if network is None:
+    else:
         unread = counted(len(split.test), "test row")
-        notes.append(f"{unread} not read: they are for the network of {option('act', True)}")
-    verdict = decide(runner.runs, shifted_rows=runner.shifted_rows, full_run_seconds=cost.full if cost else None)
+        inquiry.notes.append(f"{unread} not read: they are for the network of {option('act', True)}")
+        place = os.fspath(to) if to is not None else f"{Path(first.path).stem}.advice"
+        next_step = inquiry.next_step(place, _chosen_options(first, label, device, options))
+    verdict, cost = inquiry.verdict(), inquiry.cost
     would_change = [*verdict.would_change]
     if verdict.decision != "not worth it" and len(stores) == 1 and len(first.layers) == 1:
         would_change.append("A better layer: the store has one layer, and `embed --layer NAME` stores several at once.")
-    chosen = _chosen_options(first, label, device, options)
-    place = os.fspath(to) if to is not None else f"{Path(first.path).stem}.advice"
-    next_step = None
-    if network is None:
-        next_step = _find_next_step(stores, forecast, baselines, planned, cost, place, chosen)
     return Advice(
-        forecast=forecast,
-        steps=steps,
+        forecast=inquiry.forecast,
+        steps=inquiry.steps,
         verdict=verdict,
         frozen_baselines=baselines,
-        benchmarks=runner.benchmarks,
+        benchmarks=inquiry.runner.benchmarks,
         network=network,
         label=label,
         device=cost.device if cost else "",
-        labels=labels,
+        labels=inquiry.labels,
         held_out_rows=len(held.test),
         would_change=would_change,
         next_step=next_step,
-        notes=[*dict.fromkeys([*notes, *runner.notes])],
+        notes=[*dict.fromkeys([*inquiry.notes, *inquiry.runner.notes])],
         seconds=time.perf_counter() - start,
     )
 
@@ -266,16 +202,6 @@ def _open_stores(
     return stores, label
 
 
-def _why_no_more_runs(planned: Sequence[Experiment], minutes_left: float) -> str:
-    if not any(each.pays for each in planned):
-        return "No further runs are likely to decide: there are too few labels, or enough runs of all label counts."
-    cheapest = min(each.minutes or 0.0 for each in planned if each.pays)
-    return (
-        "The time budget ended before the forecast decided: the shortest runs left take "
-        f"{rough_duration(cheapest)}, and {rough_duration(max(minutes_left, 0.0))} is left."
-    )
-
-
 def _chosen_options(store: FeatureStore, label: str, device: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options of a call that differ from the defaults, as a printed command repeats them."""
     arguments: dict[str, Any] = {"label": label, "device": device, **options}
@@ -286,35 +212,3 @@ def _chosen_options(store: FeatureStore, label: str, device: str | None, options
     return {
         name: value for name, value in arguments.items() if value not in (None, False) and (name, value) not in DEFAULTS
     }
-
-
-def _find_next_step(
-    stores: Sequence[FeatureStore],
-    forecast: Forecast,
-    baselines: FrozenBaselines,
-    experiments: Sequence[Experiment],
-    cost: TrainingCost | None,
-    to: str,
-    chosen: Mapping[str, Any],
-) -> NextStep | None:
-    """Return the command that follows the recommendation; None if there are no runs left that could decide."""
-    shared = {name: value for name, value in chosen.items() if name not in ADVISE_ONLY}
-    if forecast.recommendation == "fine-tune":
-        folder, minutes = f"{Path(stores[0].path).stem}.tuned", None if cost is None else cost.full / 60
-        return NextStep("fine-tune", "finetune", [stores[0].path], {**shared, "to": folder}, minutes, None)
-    if forecast.recommendation == "stay":
-        best = baselines.best
-        head = REFERENCE_HEAD if best.head == NORMALISED else best.head
-        options: dict[str, Any] = {"label": chosen["label"]} if "label" in chosen else {}
-        options |= {"head": head} if head != REFERENCE_HEAD else {}
-        options |= {"layer": "+".join(best.layers)} if best.layers != baselines.reference.layers else {}
-        to_head = f"{Path(best.store).stem}.head"
-        return NextStep("fit the best head", "fit", [best.store], {**options, "to": to_head}, None, None)
-    experiment = cheapest_experiment(experiments)
-    if experiment is None:
-        return None
-    description = f"{counted(experiment.seeds, 'network')} on {experiment.labels:,} labels"
-    minutes = experiment.minutes
-    budget = {"time_budget": "1h" if minutes is None else f"{math.ceil(1.5 * minutes + 1)}min"}
-    paths = [store.path for store in stores]
-    return NextStep(description, "advise", paths, {**chosen, **budget, "to": to}, minutes, experiment.chance)
