@@ -100,7 +100,7 @@ def layered(tmp_path_factory: pytest.TempPathFactory) -> Advice:
     noise = np.random.default_rng(1).standard_normal((120, 8)).astype(np.float32)
     path = tmp_path_factory.mktemp("layered") / "store"
     store = make_layered_store(path, {"blocks.1": X, "features": noise}, label=class_names(y))
-    return advise(store, **WITHOUT_TRAINING)
+    return advise(store, weight_decay=0.0, **WITHOUT_TRAINING)
 
 
 def test_imported_vectors_have_no_network_to_advise_on(tmp_path: Path) -> None:
@@ -150,6 +150,11 @@ def test_unknown_training_time_is_noted(layered: Advice) -> None:
     assert any("The time of training could not be measured" in note for note in layered.notes)
     assert layered.next_step is not None
     assert layered.next_step.minutes is None
+
+
+def test_next_step_repeats_options_of_zero(layered: Advice) -> None:
+    assert layered.next_step is not None
+    assert " --weight-decay 0.0 " in layered.next_step.command
 
 
 @pytest.mark.long

@@ -209,6 +209,9 @@ def _chosen_options(store: FeatureStore, label: str, device: str | None, options
     weights = arguments.get("weights")
     if store.spec.provider == "checkpoint" and (weights is None or ("weights", weights) in DEFAULTS):
         arguments["weights"] = "FILE"  # a placeholder, because the store does not know the path
+    unset = (None, False)  # compared as objects, since 0 == False
     return {
-        name: value for name, value in arguments.items() if value not in (None, False) and (name, value) not in DEFAULTS
+        name: value
+        for name, value in arguments.items()
+        if not any(value is each for each in unset) and (name, value) not in DEFAULTS
     }
