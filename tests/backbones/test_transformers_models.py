@@ -7,12 +7,14 @@ import json
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
 import transformers
 from tiny_transformer import save
 
 from embedpipe.backbones import describe_layers, load_backbone, options_from_spec
-from embedpipe.errors import BackboneError, UsageError, WeightsError
+from embedpipe.backbones.providers.hugging_face.tokenizer import FastTokenizer
+from embedpipe.errors import BackboneError, DecodeError, UsageError, WeightsError
 
 MINILM = "transformers/sentence-transformers/all-MiniLM-L6-v2"
 TEXTS = ["the cat sits outside .", "a", "the man the man the man sits", "cat . " * 40]
@@ -133,3 +135,12 @@ def test_settings_are_part_of_the_fingerprint(tmp_path, file):
     (tmp_path / "bert" / file).write_text("{")
     with pytest.raises(WeightsError):
         load_backbone(name, device="cpu")
+
+
+def test_text_without_tokens_is_refused():
+    core = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[UNK]": 0, "cat": 1}, unk_token="[UNK]"))
+    core.normalizer = tokenizers.normalizers.BertNormalizer()
+    tokenizer = FastTokenizer(transformers.PreTrainedTokenizerFast(tokenizer_object=core, unk_token="[UNK]"), 16)
+    assert tokenizer.split("cat", whole=True).sizes == (1,)
+    with pytest.raises(DecodeError, match="the text has no tokens"):
+        tokenizer.split("\ufffd", whole=True)

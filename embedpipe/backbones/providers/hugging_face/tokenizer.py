@@ -93,6 +93,8 @@ class FastTokenizer:
                 first = self._core.encode(text)  # its tokens are longer than expected
             encodings = [first]
         pieces = [self._piece(encoding) for encoding in encodings]
+        if not pieces[0].size:
+            raise DecodeError("the text has no tokens: the tokenizer drops all of its characters")
         counts = {"truncated texts": 1} if first.overflowing and not whole else {}
         counts |= self._count([encoding.ids for encoding in encodings])
         return Tokens(tuple(pieces), tuple(piece.shape[1] for piece in pieces), counts)
