@@ -11,7 +11,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
-from torch.nn.utils import skip_init
 
 from embedpipe._utils.option_names import option
 from embedpipe.backbones.backbone import Backbone
@@ -72,7 +71,8 @@ class ClassifierNetwork(nn.Module):
         names = tuple(blank.passes()[0][0]) if isinstance(blank, TokenBatch) else NAMES
         self.embedder = Embedder(self.network, self.layers, names)
         self.batch_norm = batch_norm
-        self.last = skip_init(nn.Linear, head.weight.shape[1], len(head.classes))  # draws no random numbers
+        last = nn.Linear(head.weight.shape[1], len(head.classes), device="meta")  # draws no random numbers
+        self.last = last.to_empty(device="cpu")
         self.set_head(head)
         self.to(backbone.device)
         self._freeze_unused(blank.to(backbone.device))
