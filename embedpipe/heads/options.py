@@ -59,7 +59,10 @@ class FitOptions:
     )
     folds: int = field(
         default=5,
-        metadata={"help": "Folds of the cross-validation if the store has no splits; 0 fits without measuring."},
+        metadata={
+            "help": "Folds of the cross-validation if the store has no splits; 0 fits without measuring. Classes with "
+            "fewer rows are fitted and not measured, if they are at most a tenth of the rows."
+        },
     )
     seed: int = field(default=0, metadata={"help": "Seed of the folds."})
     remove_components: int = field(

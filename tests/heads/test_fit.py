@@ -133,6 +133,26 @@ def test_zero_folds_fit_without_measuring(tmp_path: Path) -> None:
     assert (report.protocol, report.metrics, report.measured_rows) == ("not measured", {}, 0)
 
 
+def test_class_with_fewer_rows_than_folds_is_fitted_and_not_measured(tmp_path: Path) -> None:
+    X, y = clusters(60)
+    labels = NAMES[y].astype("<U8")
+    labels[[3, 17]] = "rare"
+    head = fit(make_store(tmp_path / "s", X, label=labels), "lda")
+    assert (head.report.rows, head.report.measured_rows) == (60, 58)
+    assert "rare" in head.estimator.classes_
+    assert "rare" not in head.held_out["actual"].to_pylist()
+    assert any("not measured, with fewer rows than the 5 folds: 'rare' (2 rows)" in note for note in head.report.notes)
+    assert any("folds=2" in note for note in head.report.notes)
+
+
+def test_many_rows_of_rare_classes_are_refused(tmp_path: Path) -> None:
+    X, y = clusters(40)
+    labels = NAMES[y].astype("<U8")
+    labels[:4], labels[4:8] = "a", "b"
+    with pytest.raises(TrainingDataError, match="5 folds need as many labelled rows, and class 'a' of 'label' has 4"):
+        fit(make_store(tmp_path / "s", X, label=labels), "lda")
+
+
 def test_class_only_in_the_test_rows_counts_as_wrong(tmp_path: Path) -> None:
     X, y = clusters(90)
     labels = NAMES[y].tolist()

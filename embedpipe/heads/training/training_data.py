@@ -144,7 +144,8 @@ def read_training_data(
     measured_on: MeasuredOn
     if names is None:
         fit_rows, tune_splits = np.arange(len(y)), None
-        splits = _folds(y, task, options)
+        splits, unmeasured = _folds(y, task, options)
+        notes += unmeasured
         measured_on = "folds" if splits else "none"
     else:
         fit_rows, splits, tune_splits, measured_on = divide_by_split(names)
@@ -270,27 +271,52 @@ def _split_names(rows: pa.Table, options: FitOptions) -> npt.NDArray[Any] | None
     return parse_split_names(rows.column("split").to_pylist())
 
 
-def _folds(y: npt.NDArray[Any], task: Task, options: FitOptions) -> list[Split]:
-    """Return the splits of the cross-validation. Raises TrainingDataError if there are fewer rows than folds."""
+#: Classes with fewer rows than folds are not measured, as long as they have no more than this share of the rows.
+RARE_SHARE = 0.1
+
+
+def _folds(y: npt.NDArray[Any], task: Task, options: FitOptions) -> tuple[list[Split], list[str]]:
+    """Return the splits of the cross-validation, and a note on classes with fewer rows than folds.
+
+    Rows of these classes are in all training rows and in no test rows. Raises TrainingDataError if they are more than a
+    tenth of the rows, or leave fewer than two classes to measure.
+    """
     if not options.folds:
-        return []
-    fewest = len(y)
+        return [], []
     if task == "classification":
         _check(y, task, options.label)
-        name, fewest = min(Counter(y.tolist()).items(), key=lambda pair: pair[1])
-    if fewest < options.folds:
-        where = f"class {name!r} of {options.label!r}" if task == "classification" else "the store"
-        fewer = (
-            f"measure with {option('folds', fewest)}" if fewest > 1 else f"fit without measuring ({option('folds', 0)})"
-        )
-        numbers = y.dtype.kind in "iuf" or (y.dtype.kind == "U" and all(map(_is_number, y.tolist())))
-        as_numbers = f", or predict it as a number ({option('task', 'regression')})" if numbers else ""
-        raise TrainingDataError(
-            f"{options.folds} folds need as many labelled rows, and {where} has {fewest}: "
-            f"label more{', remove that class' if task == 'classification' else ''}, or {fewer}{as_numbers}"
-        )
+        counts = Counter(y.tolist())
+        rare = {name: count for name, count in counts.items() if count < options.folds}
+        if rare and (sum(rare.values()) > RARE_SHARE * len(y) or len(counts) - len(rare) < 2):
+            name, fewest = min(counts.items(), key=lambda pair: pair[1])
+            raise _too_few(f"class {name!r} of {options.label!r}", fewest, y, task, options)
+    else:
+        rare = {}
+        if len(y) < options.folds:
+            raise _too_few("the store", len(y), y, task, options)
     kind: Any = StratifiedKFold if task == "classification" else KFold
-    return list(kind(options.folds, shuffle=True, random_state=options.seed).split(y[:, None], y))
+    splitter = kind(options.folds, shuffle=True, random_state=options.seed)
+    if not rare:
+        return list(splitter.split(y[:, None], y)), []
+    unmeasured = np.isin(y, list(rare))
+    never, rows = np.flatnonzero(unmeasured), np.flatnonzero(~unmeasured)
+    splits = splitter.split(y[rows][:, None], y[rows])
+    names = ", ".join(f"{name!r} ({counted(count, 'row')})" for name, count in sorted(rare.items())[:5])
+    more = f" and {len(rare) - 5:,} more" if len(rare) > 5 else ""
+    fewer = f", or use fewer folds ({option('folds', min(rare.values()))})" if min(rare.values()) > 1 else ""
+    note = f"fitted but not measured, with fewer rows than the {options.folds} folds: {names}{more}. Label more{fewer}"
+    return [(np.sort(np.concatenate([rows[train], never])), rows[test]) for train, test in splits], [note]
+
+
+def _too_few(where: str, fewest: int, y: npt.NDArray[Any], task: Task, options: FitOptions) -> TrainingDataError:
+    """Return the error that there are fewer rows than folds."""
+    fewer = f"measure with {option('folds', fewest)}" if fewest > 1 else f"fit without measuring ({option('folds', 0)})"
+    numbers = y.dtype.kind in "iuf" or (y.dtype.kind == "U" and all(map(_is_number, y.tolist())))
+    as_numbers = f", or predict it as a number ({option('task', 'regression')})" if numbers else ""
+    return TrainingDataError(
+        f"{options.folds} folds need as many labelled rows, and {where} has {fewest}: "
+        f"label more{', remove that class' if task == 'classification' else ''}, or {fewer}{as_numbers}"
+    )
 
 
 def _check(y: npt.NDArray[Any], task: Task, label: str) -> None:
