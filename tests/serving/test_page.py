@@ -14,9 +14,12 @@ from page import ODD, Browser
 from serving.conftest import make_viewer, serving
 
 import embedpipe
+from embedpipe.backbones import reload_backbone
 from embedpipe.backbones.options import ReloadOptions
 from embedpipe.embedding.options import ComputeOptions
 from embedpipe.serving.app import create_app
+from embedpipe.serving.guard import LOCAL
+from embedpipe.serving.head_app import HeadService, create_head_app
 from embedpipe.serving.viewing.predictions import Predictions
 from embedpipe.serving.viewing.searching import Searcher
 from embedpipe.serving.viewing.viewer import Viewer
@@ -156,11 +159,12 @@ def test_several_labels_are_compared_without_their_order(browser: Browser, addre
             gallery.separator = ';';
             gallery.reset(3, [of(0, 'round; red', 'red;round'), of(1, 'red', 'red;round'), of(2, 'red', '')]);
             await new Promise(done => setTimeout(done, 400));
-            const tiles = [0, 1, 2].map(index => gallery.tiles.get(index).parts.label);
-            return tiles.map(one => [one.textContent, one.classList.contains('wrong')]);
+            const tiles = [0, 1, 2].map(index => gallery.tiles.get(index));
+            const words = ({label, instead}) => [label.textContent, instead.textContent];
+            return tiles.map(tile => [...words(tile.parts), tile.classList.contains('mistaken')]);
         })"""
     )
-    assert captions == [["round; red", False], ["red → red;round", True], ["red → ", True]]
+    assert captions == [["round; red", "", False], ["red", "→ red;round", True], ["red", "→ ", True]]
 
 
 def test_labels_and_ids_are_text(browser: Browser, copied: Callable[[], Path]) -> None:
@@ -307,6 +311,37 @@ def test_the_map_shows_items_under_the_pointer_and_selects_by_a_lasso(browser: B
     browser.until("document.querySelector('#total').textContent.includes('of 30 items')")
     browser.ask("[...document.querySelectorAll('.map-tools button')].find(one => one.textContent === 'Clear').click()")
     browser.until("document.querySelector('#total').textContent === '30 items'")
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_captions_of_mistakes_show_the_whole_prediction(
+    browser: Browser, copied: Callable[[], Path], width: int
+) -> None:
+    store = embedpipe.FeatureStore(copied())
+    names = {"cat": "house cat", "dog": "garden dog", "owl": "forest owl"}
+    labels = [names[id.split("/")[0]] for id in store.ids()]
+    labels[0], labels[1] = names["owl"], names["dog"]  # both are cats
+    store.label(pa.table({"id": store.ids(), "label": labels}))
+    head = embedpipe.fit(store, "lda", progress=False)
+    viewer = Viewer(store, Searcher(None, ReloadOptions(), ComputeOptions()), head=head)
+    viewer.predictions.add_to(viewer.collection)  # type: ignore[union-attr]
+    with serving(create_app(viewer)) as address:
+        browser.visit(f"{address}#order=wrong", width)
+        browser.until("document.querySelector('.predicted .mistaken .wrong')")
+        captions = "[...document.querySelectorAll('.mistaken .wrong')]"
+        assert browser.ask(f"{captions}.every(one => one.textContent.startsWith('→ '))")
+        assert browser.ask(f"{captions}.every(one => one.scrollWidth <= one.clientWidth)")
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_of_serve_is_no_wider_than_the_screen(browser: Browser, store: Any, width: int) -> None:
+    head = embedpipe.fit(store, "centroid", progress=False)
+    backbone = reload_backbone(head.spec, ReloadOptions(trust=True), "cpu", "the head")
+    with serving(create_head_app(HeadService(head, backbone), LOCAL)) as address:
+        browser.visit(address, width)
+        browser.until("document.querySelectorAll('#routes section').length && document.querySelector('#try input')")
+        assert browser.ask("document.documentElement.scrollWidth <= innerWidth")
+        assert browser.ask("document.querySelector('main').scrollWidth <= innerWidth")
 
 
 def test_the_api_is_described_on_a_page(browser: Browser, address: str) -> None:

@@ -10,12 +10,13 @@ const PAGES_KEPT = 30;
 const TALLEST = 8_000_000;
 const MARGIN = 14;
 
-/** The label of a row, and what a head says instead; `separator` stands between several labels. */
+/** The label of a row, and what a head says instead, on a line of its own; `separator` stands between several labels. */
 function captionOf(row, separator) {
   const label = row.label ?? "";
-  if (row.prediction === null || typeof row.prediction === "number") return { words: label, wrong: false };
-  const wrong = label !== "" && inOrder(label, separator) !== inOrder(row.prediction, separator);
-  return { words: wrong ? `${label} → ${row.prediction}` : label || `→ ${row.prediction}`, wrong };
+  if (row.prediction === null || typeof row.prediction === "number") return { words: label, instead: "" };
+  const prediction = `→ ${row.prediction}`;
+  if (label === "") return { words: prediction, instead: "" };
+  return { words: label, instead: inOrder(label, separator) === inOrder(row.prediction, separator) ? "" : prediction };
 }
 
 const inOrder = (labels, separator) => (separator ? labels.split(separator).map((label) => label.trim()).filter(Boolean).sort().join(separator) : labels);
@@ -29,7 +30,7 @@ export class Gallery {
     this.spare = [];
     this.current = -1;
     this.size = 170;
-    this.isText = false;
+    this.isText = this.predicts = false;
     this.separator = null;
     this.top = this.scrolled = 0;
     root.addEventListener("scroll", () => this.scroll());
@@ -60,13 +61,16 @@ export class Gallery {
   layout() {
     const width = this.root.clientWidth - 2 * MARGIN;
     if (width <= 0) return;
-    const wanted = this.isText ? this.size * 1.5 : this.size;
+    // Two columns on a phone: three have no room for the names of classes.
+    const wanted = this.isText ? this.size * 1.5 : this.predicts ? Math.max(this.size, 165) : this.size;
     const anchor = this.columns ? Math.floor((this.top + 1) / this.pitch) * this.columns : 0;
     this.columns = Math.max(1, Math.round((width + GAP) / (wanted + GAP)));
     this.across = (width - GAP * (this.columns - 1)) / this.columns;
-    this.down = this.isText ? Math.max(110, this.size * 0.8) : this.across + 26;
+    const caption = this.predicts ? 44 : 26;
+    this.down = this.isText ? Math.max(84, this.size * 0.8 - 26) + caption : this.across + caption;
     this.pitch = this.down + GAP;
-    this.sheet.style.setProperty("--lines", Math.max(2, Math.floor((this.down - 46) / 20)));
+    this.sheet.classList.toggle("predicted", this.predicts);
+    this.sheet.style.setProperty("--lines", Math.max(2, Math.floor((this.down - caption - 20) / 20)));
     this.height = Math.ceil(this.total / this.columns) * this.pitch + 2 * MARGIN;
     this.ratio = Math.max(1, (this.height - this.root.clientHeight) / (TALLEST - this.root.clientHeight));
     this.sheet.style.height = `${Math.min(this.height, TALLEST)}px`;
@@ -135,27 +139,27 @@ export class Gallery {
   }
 
   build() {
-    const parts = { dot: el("span", { className: "dot" }), label: el("span", { className: "label" }), score: el("span", { className: "score" }) };
+    const parts = { dot: el("span", { className: "dot" }), label: el("span", { className: "label" }), instead: el("span", { className: "label wrong" }), score: el("span", { className: "score" }) };
     const tile = el("div", { className: "tile", role: "option" });
     parts.image = el("img", { alt: "", decoding: "async", draggable: false });
     parts.image.addEventListener("error", () => tile.row && tile.classList.add("missing"));
     parts.words = el("span");
     parts.text = el("div", { className: "text" }, parts.words);
     parts.picture = el("div", { className: "picture" }, parts.image, parts.text);
-    tile.append(parts.picture, el("div", { className: "caption" }, parts.dot, parts.label, parts.score));
+    tile.append(parts.picture, el("div", { className: "caption" }, parts.dot, parts.label, parts.instead, parts.score));
     tile.parts = parts;
     return tile;
   }
 
   fill(tile, index) {
     const row = this.rowAt(index);
-    const { image, text, words: beginning, label, score, dot } = tile.parts;
-    tile.classList.remove("missing", "excluded");
+    const { image, text, words: beginning, label, instead, score, dot } = tile.parts;
+    tile.classList.remove("missing", "excluded", "mistaken");
     image.hidden = this.isText;
     text.hidden = !this.isText;
     if (!row || (this.fast && !this.isText)) {
       image.removeAttribute("src");
-      beginning.textContent = label.textContent = score.textContent = "";
+      beginning.textContent = label.textContent = instead.textContent = score.textContent = "";
       tile.removeAttribute("aria-label");
       dot.hidden = true;
       if (!row) return;
@@ -164,9 +168,10 @@ export class Gallery {
     }
     if (!this.fast || this.isText) tile.row = row;
     if (this.isText) beginning.textContent = row.text ?? row.id;
-    const { words, wrong } = captionOf(row, this.separator);
-    label.textContent = words;
-    label.classList.toggle("wrong", wrong);
+    const caption = captionOf(row, this.separator);
+    label.textContent = caption.words;
+    instead.textContent = caption.instead;
+    tile.classList.toggle("mistaken", caption.instead !== "");
     score.textContent = row.score !== null ? row.score.toFixed(3) : row.confidence !== null ? `${Math.round(100 * row.confidence)} %` : "";
     const colour = this.colourOf(row);
     dot.hidden = !colour;

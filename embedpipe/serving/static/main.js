@@ -191,6 +191,7 @@ function setUp() {
   });
   gallery.isText = info.modality === "text";
   gallery.separator = info.head?.separator ?? null;
+  showPredictions();
   if (info.findings.length) setUpFindings();
   applySize(current());
   addEventListener("unhandledrejection", (event) => {
@@ -304,6 +305,11 @@ function setOrders() {
   $("order").value = current().order;
 }
 
+/** Make room for predicted classes below the items, once there are some. */
+function showPredictions() {
+  gallery.predicts = info.head?.state === "ready" && !info.columns.some(({ name, kind }) => name === "prediction" && kind === "number");
+}
+
 /** Wait for the predictions of the head, then show them. */
 async function awaitHead() {
   if (!info.head) return;
@@ -317,6 +323,8 @@ async function awaitHead() {
   setOrders();
   if (info.head.state === "failed") notice(info.head.note);
   await showMap(current(), null);
+  showPredictions();
+  gallery.layout();
   if (info.head.orders.includes(current().order) || "prediction" in current().is) await select();
   else gallery.reload();
   updateCounts();

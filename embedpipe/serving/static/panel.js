@@ -93,7 +93,8 @@ function facts(values) {
   const known = Object.entries(values).sort(([a], [b]) => place(a) - place(b));
   for (const [name, value] of known) {
     if (HIDDEN.includes(name) || value === null) continue;
-    list.append(el("dt", {}, name), el("dd", {}, String(value)));
+    const shown = name === "confidence" && typeof value === "number" ? value.toFixed(4) : String(value);
+    list.append(el("dt", {}, name), el("dd", {}, shown));
   }
   return list;
 }

@@ -18,7 +18,7 @@ function shown({ prediction, probabilities, details }) {
   const shares = best.map(([name, share]) => {
     const bar = el("span", { className: "bar" });
     bar.style.width = `${100 * Math.min(1, Math.max(0, share))}%`;
-    return el("li", {}, el("span", { className: "value" }, name), el("span", { className: "count" }, share.toFixed(3)), el("span", { className: "track" }, bar));
+    return el("li", {}, el("span", { className: "value" }, name), el("span", { className: "count" }, `${(100 * share).toFixed(1)} %`), el("span", { className: "track" }, bar));
   });
   const rest = Object.entries(details).flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, String(value))]);
   return [el("h3", {}, String(prediction)), el("ul", { className: "shares" }, ...shares), el("dl", {}, ...rest)];
