@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 from conftest import TINY
+from page import Page
 from PIL import Image
 from stored import clusters, make_spec, make_store
 
@@ -30,6 +32,7 @@ from embedpipe.finetuning.advice.result import Advice
 from embedpipe.finetuning.benchmark.benchmark_data import Cell
 from embedpipe.finetuning.benchmark.result import Benchmark
 from embedpipe.finetuning.options import SplitOptions
+from embedpipe.finetuning.result import ProbeComparison
 from embedpipe.finetuning.split_rows import SplitRows, read_split_rows
 from embedpipe.store.schema import vector_column
 
@@ -278,8 +281,20 @@ def test_open_forecast_that_no_run_is_likely_to_decide_is_not_to_be_found_out(
     acted: Any = object()
     assert "The forecast is still open, so" in replace(without_pilot, network=acted).sentences()[2]
     reason = advice.sentences()[2]
-    assert "so the expected gain does: +0.4 points" in reason
+    assert "so the expected gain decides: +0.4 points" in reason
     assert reason in advice.to_html(tmp_path / "advice.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("epoch", "heading"), [(1, "The network is kept"), (0, "The head is kept")])
+def test_page_of_a_trained_network_begins_with_the_outcome(
+    without_pilot: Advice, tmp_path: Path, epoch: int, heading: str
+) -> None:
+    network: Any = SimpleNamespace(best_epoch=epoch, test=ProbeComparison(372, 0.85, 0.89, 0.04, 0.012, 0.068))
+    advice = replace(without_pilot, network=network)
+    words = Page(advice.to_html(tmp_path / "advice.html")).words
+    assert f"{heading} The network was trained" in words
+    assert "The recommendation before was: find out first." in words
+    assert "below" not in words
 
 
 def test_page_shows_every_forecast_and_the_recommendation(

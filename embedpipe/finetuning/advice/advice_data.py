@@ -195,6 +195,6 @@ class AdviceData:
             return []
         reason = "The forecast is still open" if open_still else "No further runs are likely to decide"
         return [
-            f"{reason}, so the expected gain does: {100 * forecast.mean:+.1f} points, if the better of network and "
+            f"{reason}, so the expected gain decides: {100 * forecast.mean:+.1f} points, if the better of network and "
             "head on the validation rows is kept."
         ]

@@ -30,16 +30,13 @@ ROW = 44
 HEADINGS = {
     "fine-tune": ("Fine-tune", "The network is expected to be better than the head by more than you ask for."),
     "stay": ("Stay with the head", "Fine-tuning is not expected to gain what you ask for."),
-    "find out first": (
-        "Find out first",
-        "Neither is likely enough yet. The runs below are the cheapest that can decide.",
-    ),
+    "find out first": ("Find out first", "Neither is likely enough yet."),
 }
 #: The same where the user said what a point is worth.
 HEADINGS_BY_COST = {
     "fine-tune": ("Fine-tune", "The expected gain is worth more than the time."),
     "stay": ("Stay with the head", "The expected gain is not worth the time."),
-    "find out first": ("Find out first", "The runs below are expected to be worth their time."),
+    "find out first": ("Find out first", "The next runs are expected to be worth their time."),
 }
 
 
@@ -48,6 +45,11 @@ def write_advice_page(advice: AdviceData, path: str | Path) -> Path:
     path = check_page(path)
     by_cost = advice.forecast.break_even is not None
     heading, meaning = (HEADINGS_BY_COST if by_cost else HEADINGS)[advice.recommendation]
+    if advice.recommendation == "find out first" and advice.next_step and not by_cost:
+        meaning += " The next runs are the cheapest that can decide."
+    if advice.network is not None:  # the outcome is what counts; the recommendation led to it
+        meaning = f"The recommendation before was: {advice.recommendation}. {meaning}"
+        heading = "The network is kept" if advice.network.best_epoch else "The head is kept"
     best = advice.frozen_baselines.best
     context: dict[str, Any] = {
         "advice": advice,
@@ -92,10 +94,11 @@ def draw_forecasts(steps: list[ForecastStep], min_gain: float) -> str:
     panel = add_panel(figure, 14, 10, 14, 46)
     panel.set_ylim(len(steps), 0)
     panel.set_yticks([])
-    panel.axvline(0, color=FAINT, linewidth=1)
-    panel.axvline(100 * min_gain, color=ORANGE, linewidth=1.6, linestyle=(0, (5, 2)))
     for row, step in enumerate(steps):
         gain = step.forecast.gain
+        # The lines are beside the bars only: across the whole panel they would cross the words above the bars.
+        panel.vlines(0, row + 0.5, row + 1, color=FAINT, linewidth=1)
+        panel.vlines(100 * min_gain, row + 0.5, row + 1, color=ORANGE, linewidth=1.6, linestyle=(0, (5, 2)))
         panel.plot([100 * gain.low, 100 * gain.high], [row + 0.68] * 2, color=BLUE, linewidth=5, alpha=0.45)
         panel.plot(100 * gain.value, row + 0.68, "o", color=BLUE, markersize=9)
     low, high = panel.get_xlim()
