@@ -124,8 +124,8 @@ def print_finetune(result: FineTuneResult, store: str, verbose: bool) -> None:
     if result.best_epoch:
         print(
             f"\n{test.rows:,} test rows, read once: linear probe {percent(test.linear_probe)}, fine-tuned "
-            f"{percent(test.finetuned)}, a difference of {100 * test.difference:+.2f} points (95 % interval "
-            f"{100 * test.low:+.2f} to {100 * test.high:+.2f})"
+            f"{percent(test.finetuned)}, a difference of {100 * test.difference:+.1f} points (95 % interval "
+            f"{100 * test.low:+.1f} to {100 * test.high:+.1f})"
         )
     else:
         print(f"\n{test.rows:,} test rows, read once: linear probe {percent(test.linear_probe)}")

@@ -105,6 +105,7 @@ def benchmark(
     benchmark_options, training, split_options, reload_options = build_options(OPTIONS, options)
     require_one_process("benchmark")
     learners = _check_learners(learners)
+    corruption_grid(benchmark_options)  # refuses an unknown name before anything is read
     folder, show = BenchmarkFolder(to), Progress(progress)
     with lock_folder(folder.path):
         store, label = open_items(source, folder.features, label, backbone, device, progress, reload_options)

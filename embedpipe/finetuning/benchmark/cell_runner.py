@@ -91,7 +91,7 @@ class CellRunner:
         finished = self.trainer.run(learner, draw)
         self.folder.write(finished)
         self.progress.say(
-            f"{learner}, {labels:,} labels, seed {seed}: test accuracy {percent(finished.cell.accuracy)}, "
+            f"{learner}, {labels:,} labels, seed {seed}: accuracy {percent(finished.cell.accuracy)}, "
             f"{finished.cell.seconds:,.1f} s"
         )
 
