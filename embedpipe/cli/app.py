@@ -122,6 +122,8 @@ def embed(
         if not quiet:
             show.summary(summary, verbose)
         show.new_failures(summary)
+        if summary.exit_code(limit) is ExitCode.PARTLY_FAILED and not summary.failed_new:
+            show.old_failures(summary)
     return summary.exit_code(limit)
 
 

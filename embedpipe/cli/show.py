@@ -137,6 +137,12 @@ def new_failures(result: EmbedSummary, limit: int = 3) -> None:
         print(more, file=sys.stderr)
 
 
+def old_failures(result: EmbedSummary) -> None:
+    """Print on standard error that a run fails by items that had failed before: no other line gives a reason."""
+    more = f"more than --max-failed allows: embedpipe info {argument(result.store)} --failures"
+    print(f"{counted(result.failed, 'item')} failed as before, {more}", file=sys.stderr)
+
+
 def _failure_table(rows: list[dict[str, Any]], file: TextIO | None = None) -> None:
     table = Table("id", "stage", "exception", "message", box=None)
     for row in rows:

@@ -84,6 +84,9 @@ def test_new_failures_are_printed_once(photos: Path, tmp_path: Path) -> None:
     assert (first.exit_code, "cat/broken.jpg" in first.stderr) == (3, True)
     again = run("embed", photos, "--to", tmp_path / "s", "--backbone", TINY, "-q")
     assert (again.exit_code, again.output) == (0, "")
+    strict = run("embed", photos, "--to", tmp_path / "s", "--backbone", TINY, "-q", "--max-failed", "0")
+    assert strict.exit_code == 3
+    assert strict.stderr.startswith("1 item failed as before, more than --max-failed allows: embedpipe info ")
 
 
 @pytest.mark.parametrize("command", [command.name or command.callback.__name__ for command in app.registered_commands])
