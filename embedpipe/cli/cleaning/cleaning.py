@@ -95,7 +95,8 @@ def print_findings(findings: Findings, verbose: bool) -> None:
         table.add_row(kind, f"{count:,}", show.plain("; ".join(shown[: None if verbose else 1])))
     show.print_table(table)
     for label, proposed, number in findings.confused[:SHOWN]:
-        print(show.plain(f"{label} is often more like {proposed}: {counted(number, 'row')}"))
+        if number > 1:  # a single row is in the table, and no rule
+            print(show.plain(f"{label} is often more like {proposed}: {counted(number, 'row')}"))
     if findings.recall < 1:
         print(f"the graph of neighbours has {percent(findings.recall)} of the nearest neighbours")
     for note in findings.notes:
