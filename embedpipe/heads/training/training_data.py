@@ -276,13 +276,13 @@ RARE_SHARE = 0.1
 
 
 def _folds(y: npt.NDArray[Any], task: Task, options: FitOptions) -> tuple[list[Split], list[str]]:
-    """Return the splits of the cross-validation, and a note on classes with fewer rows than folds.
+    """Return the splits of the cross-validation, and a note on classes with fewer rows than folds: never test rows.
 
-    Rows of these classes are in all training rows and in no test rows. Raises TrainingDataError if they are more than a
-    tenth of the rows, or leave fewer than two classes to measure.
+    Raises TrainingDataError if these are more than a tenth of the rows, or leave fewer than two classes to measure.
     """
     if not options.folds:
         return [], []
+    rare: dict[Any, int] = {}
     if task == "classification":
         _check(y, task, options.label)
         counts = Counter(y.tolist())
@@ -290,10 +290,8 @@ def _folds(y: npt.NDArray[Any], task: Task, options: FitOptions) -> tuple[list[S
         if rare and (sum(rare.values()) > RARE_SHARE * len(y) or len(counts) - len(rare) < 2):
             name, fewest = min(counts.items(), key=lambda pair: pair[1])
             raise _too_few(f"class {name!r} of {options.label!r}", fewest, y, task, options)
-    else:
-        rare = {}
-        if len(y) < options.folds:
-            raise _too_few("the store", len(y), y, task, options)
+    elif len(y) < options.folds:
+        raise _too_few("the store", len(y), y, task, options)
     kind: Any = StratifiedKFold if task == "classification" else KFold
     splitter = kind(options.folds, shuffle=True, random_state=options.seed)
     if not rare:
