@@ -20,7 +20,7 @@ from embedpipe.finetuning.options import FineTuneOptions, LedgerOptions, Method,
 from embedpipe.finetuning.result import FineTuneResult
 from embedpipe.finetuning.run import FineTuneRun
 from embedpipe.finetuning.run_settings import digest, require_same, run_settings
-from embedpipe.finetuning.source import load_frozen, open_items
+from embedpipe.finetuning.source import load_frozen, open_items, reload_named
 from embedpipe.finetuning.split_rows import SplitRows, network_layer, read_split_rows
 from embedpipe.finetuning.training.base_trainer import OnEpoch
 from embedpipe.finetuning.training.contrastive import require_contrastive
@@ -142,7 +142,7 @@ def finetune(
             if method == "contrastive":
                 require_contrastive(spec, training, repr(store.path))
             with show.step("loading the network"):
-                frozen = load_frozen(spec, reload_options, workers.device or device)
+                frozen = load_frozen(spec, reload_named(backbone, reload_options), workers.device or device)
         with show.step("fitting the linear probe"):
             probe = workers.from_first(lambda: given_head or fit_default_probe(store, label, split))
         initial = align_classes(fold_head(probe), split.classes)

@@ -48,6 +48,7 @@ def open_items(
     Raises UsageError if the source is anything else, or the backbone of the store cannot be trained.
     """
     if isinstance(source, FeatureStore):
+        _require_no_backbone(backbone, source.path)
         store = source
     elif not isinstance(source, str | os.PathLike):
         raise UsageError(
@@ -55,11 +56,7 @@ def open_items(
             f"{type(source).__name__}: save the items as files or a table"
         )
     elif FeatureStore.exists(os.fspath(source)):
-        if backbone:
-            raise UsageError(
-                f"{option('backbone')} is only for items that are not in a store, got {backbone!r} with the store "
-                f"{os.fspath(source)!r}: leave it out"
-            )
+        _require_no_backbone(backbone, os.fspath(source))
         store = FeatureStore(source)
     else:
         options: dict[str, Any] = {} if label == "label" else {"label": label}
@@ -74,6 +71,25 @@ def open_items(
         label = "label"  # the store's name of the column, whatever its name in the source
     require_trainable(store.spec, repr(store.path))
     return store, label
+
+
+def reload_named(backbone: str, reload: ReloadOptions) -> ReloadOptions:
+    """Return the options that load a backbone again which the call names, or ``reload`` for that of a store.
+
+    What the call names, code and paths too, is trusted, and a weights file that is named is the weights.
+    """
+    if not backbone:
+        return reload
+    file = backbone.removeprefix("checkpoint/")
+    return dataclasses.replace(reload, weights=reload.weights if file == backbone else file, trust=True)
+
+
+def _require_no_backbone(backbone: str, path: str) -> None:
+    if backbone:
+        raise UsageError(
+            f"{option('backbone')} is only for items that are not in a store, got {backbone!r} with the store "
+            f"{path!r}: leave it out"
+        )
 
 
 def require_trainable(spec: BackboneSpec, holder: str) -> None:

@@ -405,6 +405,18 @@ def test_run_that_ended_before_it_had_a_store_goes_on(
     assert len(embedpipe.FeatureStore(tmp_path / "run" / "features")) == 60
 
 
+def test_backbone_that_the_call_names_is_loaded_again_without_further_options(tmp_path: Path) -> None:
+    photos, options = colours(tmp_path / "photos"), {**FAST, "epochs": 0, "trust": False}
+    own = embedpipe.finetune(photos, to=tmp_path / "own", backbone="python:tiny_backbone.make", **options)
+    tuned = embedpipe.finetune(photos, to=tmp_path / "vit", backbone="timm/test_vit", weights="none", **options)
+    again = embedpipe.finetune(photos, to=tmp_path / "again", backbone=tuned.backbone_name, **options)
+    assert again.initial_check.largest_logit_difference < 1e-3
+    assert (own.folder, tuned.folder) == (str(tmp_path / "own"), str(tmp_path / "vit"))
+    store = embedpipe.FeatureStore(tmp_path / "vit" / "features")
+    with pytest.raises(UsageError, match=r"is only for items .* got 'timm/test_vit' with the store"):
+        embedpipe.finetune(store, to=tmp_path / "x", backbone="timm/test_vit", **options)
+
+
 def test_second_process_in_a_folder_is_refused(made: tuple[Path, Path], tmp_path: Path) -> None:
     with lock_folder(tmp_path), pytest.raises(BusyError, match="another process is using"):
         embedpipe.finetune(*made, to=tmp_path, **FAST)

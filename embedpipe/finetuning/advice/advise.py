@@ -23,7 +23,7 @@ from embedpipe.finetuning.advice.options import AdviseOptions
 from embedpipe.finetuning.advice.result import Advice
 from embedpipe.finetuning.benchmark.cell_files import BenchmarkFolder
 from embedpipe.finetuning.options import FineTuneOptions, LedgerOptions, SplitOptions
-from embedpipe.finetuning.source import open_items, require_trainable
+from embedpipe.finetuning.source import open_items, reload_named, require_trainable
 from embedpipe.finetuning.split_rows import hold_out_training_rows, read_split_rows
 from embedpipe.finetuning.training.launcher import require_one_process
 from embedpipe.report.drawing.wording import counted
@@ -124,6 +124,7 @@ def advise(
             raise UsageError(f"{name} needs a folder for its runs: give one ({option('to', ...)})")
     folder = BenchmarkFolder(to) if to is not None else None
     stores, label = _open_stores(source, to, label, backbone, device, progress, reload_options)
+    reload_options = reload_named(backbone, reload_options)
     first = stores[0]
     with Progress(progress).step("reading rows and splitting them"):
         split = read_split_rows(first, label, split_options)
@@ -146,6 +147,7 @@ def advise(
         from embedpipe.finetuning.finetune import finetune
 
         shared: Any = {name: value for name, value in options.items() if name not in ADVISE_ONLY}
+        shared |= {"weights": reload_options.weights, "trust": reload_options.trust}
         network = finetune(first, to=Path(to) / NETWORK, label=label, device=device, progress=progress, **shared)
     else:
         unread = counted(len(split.test), "test row")

@@ -27,7 +27,7 @@ from embedpipe.finetuning.benchmark.views import CLEAN, corruption_grid
 from embedpipe.finetuning.options import FineTuneOptions, SplitOptions
 from embedpipe.finetuning.run_folder import lock_folder
 from embedpipe.finetuning.run_settings import run_settings
-from embedpipe.finetuning.source import open_items
+from embedpipe.finetuning.source import open_items, reload_named
 from embedpipe.finetuning.split_rows import SHIFTED, SplitRows, network_layer, read_split_rows
 from embedpipe.finetuning.training.contrastive import require_contrastive
 from embedpipe.finetuning.training.launcher import require_one_process
@@ -113,7 +113,7 @@ def benchmark(
             require_contrastive(store.spec.only(network_layer(store).name), training, repr(store.path))
         with show.step("reading rows and splitting them"):
             split = read_split_rows(store, label, split_options)
-        cells = CellSource(store, split, label, training, reload_options, device)
+        cells = CellSource(store, split, label, training, reload_named(backbone, reload_options), device)
         return measure_cells(cells, folder, learners, benchmark_options, show)
 
 
