@@ -335,8 +335,11 @@ class FeatureStore:
         return name
 
     def write(self, rows: pa.Table | Callable[[], pa.Table], note: Mapping[str, Any] | None = None) -> Change:
-        """Commit rows atomically, those of a function for the newest version. Known ids replace stored rows."""
-        return self._table.upsert(rows, note)
+        """Commit rows atomically, those of a function for the newest version. Known ids replace stored rows.
+
+        Raises StoreError for rows that do not fit: an id twice, a missing value, vectors of another length.
+        """
+        return self._table.upsert(rows, note, self.dims)
 
     def remove(self, ids: Iterable[str]) -> Change:
         """Drop rows by id in one atomic commit. Unknown ids are ignored. Raises UsageError for a single id as text."""

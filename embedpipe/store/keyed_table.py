@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -40,7 +40,7 @@ from embedpipe.store.data_files import (
 )
 from embedpipe.store.delta_log import Change, create_delta, is_delta, is_newest, open_delta
 from embedpipe.store.id_index import KEPT_BYTES, IdIndex, in_id_order
-from embedpipe.store.schema import VECTOR, conform, equal_ids, is_ascending, refuse_missing_vectors, storable
+from embedpipe.store.schema import VECTOR, check_new_rows, conform, equal_ids, is_ascending, storable
 
 #: How often a commit is computed again because another writer committed first.
 MAX_ATTEMPTS = 100
@@ -52,6 +52,7 @@ ONCE = CommitProperties(max_commit_retries=0)
 NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 
 #: Files to add, files to remove, and the result to return after the commit.
+Rows: TypeAlias = pa.Table | Callable[[], pa.Table]
 CommitPlan = tuple[list[AddAction], list[RemoveAction], T]
 
 
@@ -247,12 +248,13 @@ class KeyedTable:
                 if pc.any(mask).as_py():
                     yield file, mask
 
-    def upsert(self, rows: pa.Table | Callable[[], pa.Table], note: Mapping[str, Any] | None = None) -> Change:
-        """Commit rows atomically: add new ids, and replace the rows of known ids.
+    def upsert(
+        self, rows: Rows, note: Mapping[str, Any] | None = None, dims: Mapping[str, int] | None = None
+    ) -> Change:
+        """Commit rows atomically: add new ids, and replace rows of known ids if they differ in more than vectors.
 
-        Rows that depend on stored values are given as a function, which is called again for a newer version. A row is
-        left unchanged if every column except the vectors equals the stored row. ``note`` becomes metadata of the
-        commit, as JSON where it is no text. Raises StoreError if a value does not fit its column.
+        Rows that depend on stored values are given as a function, which is called again for a newer version. ``note``
+        becomes metadata of the commit, as JSON where it is no text. Raises what `conform` and `check_new_rows` raise.
         """
         self.refresh()
         made_for, made = self.version, storable(rows() if callable(rows) else rows)
@@ -265,7 +267,7 @@ class KeyedTable:
             incoming = conform(made, self.schema)
             if not is_ascending(incoming.column("id")):
                 incoming = incoming.take(pc.sort_indices(incoming.column("id")))
-            refuse_missing_vectors(made, self.schema, self.path)
+            check_new_rows(made, incoming, self.path, dims or {})
             names = [field.name for field in self.schema if field.type != VECTOR]
             same: list[str] = []
             stale: list[tuple[DataFile, pa.Array]] = []

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Sequence
+import itertools
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -124,6 +125,42 @@ def require_column(name: str, known: Collection[str], path: str, parameter: str 
 def is_compressed(field: pa.Field) -> bool:
     """Return whether the vectors of a column are rounded and compressed."""
     return bool(field.metadata) and COMPRESS_KEY in field.metadata
+
+
+def check_new_rows(made: pa.Table, rows: pa.Table, path: str, dims: Mapping[str, int]) -> None:
+    """Refuse rows that would make a table unreadable.
+
+    Parameters
+    ----------
+    made : pyarrow.Table
+        New rows as they were made.
+    rows : pyarrow.Table
+        The same in the columns of the table, in id order.
+    path : str
+        Of the table.
+    dims : mapping
+        Columns of vectors, and their lengths.
+
+    Raises
+    ------
+    StoreError
+        An id occurs twice, a needed value is missing, or a vector has another length.
+    ConcurrentWriteError
+        As `refuse_missing_vectors`.
+    """
+    refuse_missing_vectors(made, rows.schema, path)
+    for field in rows.schema:
+        if not field.nullable and rows.column(field.name).null_count:
+            raise StoreError(f"new rows of {path!r} must have a value in column {field.name!r} each")
+    ids = rows.column("id")
+    if not is_ascending(ids):
+        twice = next(id for id, after in itertools.pairwise(ids) if id == after)
+        raise StoreError(f"ids of new rows of {path!r} must be unique, and {twice.as_py()!r} occurs twice")
+    for name, dim in dims.items() if len(rows) else ():
+        column = rows.column(name)
+        lengths = pc.min_max(pc.list_value_length(column)).as_py()
+        if {*lengths.values()} != {dim} or any(chunk.flatten().null_count for chunk in column.chunks):
+            raise StoreError(f"vectors of new rows of {path!r} must have {dim} values in {name!r} each")
 
 
 def rounded(column: pa.ChunkedArray) -> pa.ChunkedArray:

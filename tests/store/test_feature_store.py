@@ -155,6 +155,27 @@ def test_duckdb_queries_a_store(store: FeatureStore) -> None:
     assert store.to_dataset().count_rows(filter=pc.field("label").isin(["x", "z"])) == 1
 
 
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("id", ["b", "b"], "ids of new rows of .* must be unique, and 'b' occurs twice"),
+        ("id", ["b", None], "must have a value in column 'id' each"),
+        ("content_hash", [None, "x"], "must have a value in column 'content_hash' each"),
+        ("embedding", [[1.0] * 4, [1.0] * 3], "must have 4 values in 'embedding' each"),
+        ("embedding", [[1.0] * 4, [1.0] * 3 + [None]], "must have 4 values in 'embedding' each"),
+    ],
+)
+def test_rows_that_would_make_a_store_unreadable_are_refused(
+    store: FeatureStore, column: str, values: list[object], message: str
+) -> None:
+    store.write(rows(["a"]))
+    bad = rows(["b", "c"])
+    bad = bad.set_column(bad.column_names.index(column), column, pa.array(values, bad.schema.field(column).type))
+    with pytest.raises(StoreError, match=message):
+        store.write(bad)
+    assert (store.refresh().ids(), store.to_numpy().shape) == (["a"], (1, 4))
+
+
 def test_pandas_reads_a_store(store: FeatureStore) -> None:
     import pandas as pd
 
@@ -307,7 +328,7 @@ def test_truncated_file_is_named(store: FeatureStore) -> None:
 
 def test_vectors_of_another_length_are_refused(store: FeatureStore) -> None:
     bad = rows(["a"]).set_column(4, "embedding", vector_column(np.ones((1, 3), np.float32)))
-    store.write(bad)
+    store.table.upsert(bad)  # as another tool may write them
     with pytest.raises(StoreError, match="not 4 long"):
         store.to_numpy()
 
