@@ -324,7 +324,7 @@ def test_worth_of_a_point_is_shown_with_the_expected_gain(without_pilot: Advice,
 
 @pytest.mark.long
 def test_recommendation_follows_the_worth_of_a_point(hard_store: Path) -> None:
-    dear, cheap = (advise(hard_store, point_worth=worth, **FAST) for worth in ("1000h", "1s"))
+    dear, cheap = (advise(hard_store, point_worth=worth, **FAST) for worth in ("1000h", "0.001s"))
     assert dear.forecast.break_even is not None
     assert dear.forecast.break_even < 1e-4
     assert dear.recommendation != "stay"
@@ -402,7 +402,7 @@ def test_pilot_is_compared_with_the_best_baseline(hard_store: Path, tmp_path: Pa
     other = FeatureStore.create(tmp_path / "other", make_spec(4, "other"))
     columns = {"source_root": ["made up"] * len(y), "embedding": vector_column(X)}
     other.write(pa.table({"id": table["id"], "content_hash": table["content_hash"], **columns}))
-    advice = advise([store, other.refresh()], to=tmp_path / "runs", time_budget="2min", seeds=2, **FAST)
+    advice = advise([store, other.refresh()], to=tmp_path / "runs", time_budget="2min", seeds=2, min_gain=0.03, **FAST)
     assert advice.benchmarks
     assert advice.frozen_baselines.best.backbone == "timm/other"
     assert advice.verdict.gain is not None
@@ -458,7 +458,7 @@ def test_experiments_include_measuring_and_may_have_no_time(split: SplitRows, ev
 
 @pytest.mark.long
 def test_budget_too_small_for_a_run_is_noted(hard_store: Path, tmp_path: Path) -> None:
-    advice = advise(hard_store, to=tmp_path / "runs", time_budget="0.01s", **FAST)
+    advice = advise(hard_store, to=tmp_path / "runs", time_budget="0.01s", min_gain=0.03, **FAST)
     assert advice.benchmarks == []
     assert any(note.startswith("The time budget ended before the forecast decided") for note in advice.notes)
     assert advice.next_step is not None
