@@ -61,7 +61,7 @@ def to_int8(source: Path, to: Path, modality: Modality, calibration: Batches, at
             onnx.save(model, str(prepared))
             weights = library.QuantType.QInt8
             if modality == "text":
-                library.quantize_dynamic(str(prepared), str(to), weight_type=weights)
+                library.quantize_dynamic(str(prepared), str(to), weight_type=weights, per_channel=True)
                 return
             kept = _depthwise(model) if attempt == ATTEMPTS[1] else []
 

@@ -1,4 +1,4 @@
-"""Graphs of photos in int8: an activation is part of the convolution before it."""
+"""Graphs in int8: an activation of photos is part of the convolution before it, and columns of texts have scales."""
 
 from __future__ import annotations
 
@@ -50,3 +50,19 @@ def test_activations_are_part_of_the_convolution_before(tmp_path: Path, activati
     assert {tensor.name for tensor in graph.initializer} <= {name for node in graph.node for name in node.input}
     exact, small = (load_model(str(tmp_path / name), "onnx", 1)(batches[0]) for name in ("exact.onnx", "int8.onnx"))
     assert np.abs(small - exact).max() < most * np.abs(exact).max()
+
+
+def test_each_column_of_the_weights_of_texts_has_a_scale(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    weights = random.normal(size=(16, 4)).astype(np.float32)
+    weights[:, 0] *= 100
+    node = helper.make_node("MatMul", ["tokens", "weights"], ["outputs"], "product")
+    sides = [helper.make_tensor_value_info(*each) for each in (("tokens", 1, ["n", 16]), ("outputs", 1, ["n", 4]))]
+    graph = helper.make_graph([node], "network", [sides[0]], [sides[1]], [numpy_helper.from_array(weights, "weights")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(model, str(tmp_path / "exact.onnx"))
+    to_int8(tmp_path / "exact.onnx", tmp_path / "int8.onnx", "text", [], "all")
+    tokens = random.normal(size=(8, 16)).astype(np.float32)
+    small = load_model(str(tmp_path / "int8.onnx"), "onnx", 1)({"tokens": tokens})
+    exact = tokens @ weights
+    assert (np.abs(small - exact).max(axis=0) < 0.03 * np.abs(exact).max(axis=0)).all()
