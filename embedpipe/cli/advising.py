@@ -23,7 +23,7 @@ from embedpipe.report.drawing.wording import counted
 from embedpipe.statistics.percentages import percent
 
 if TYPE_CHECKING:
-    from embedpipe.finetuning import Advice, Benchmark
+    from embedpipe.finetuning import Advice, Benchmark, FineTuneResult
     from embedpipe.finetuning.advice.forecasting.forecast import Forecast
     from embedpipe.statistics import Estimate
 
@@ -189,7 +189,10 @@ def print_advice(result: Advice, verbose: bool) -> None:
     from embedpipe.report.drawing.wording import rough_duration
 
     verdict, frozen = result.verdict, result.frozen_baselines
-    print(f"recommendation: {result.recommendation.upper()}\n")
+    if result.network is not None:  # the outcome is what counts; the recommendation led to it
+        print(_outcome(result.network))
+    before = "" if result.network is None else " before"
+    print(f"recommendation{before}: {result.recommendation.upper()}\n")
     for sentence in result.sentences():
         print(f"- {sentence}")
     if verbose:
@@ -214,14 +217,6 @@ def print_advice(result: Advice, verbose: bool) -> None:
         print("\nwhat would change the strict verdict:")
         for sentence in result.would_change:
             print(f"- {sentence}")
-    if result.network is not None:
-        test, kept = result.network.test, result.network.best_epoch > 0
-        print(
-            f"\nfine-tuned in {show.plain(result.network.folder)}: the {'network' if kept else 'head'} is better on "
-            f"the validation rows. On {test.rows:,} test rows: head {percent(test.linear_probe)}, kept "
-            f"{percent(test.finetuned)}, difference {100 * test.difference:+.1f} points "
-            f"({100 * test.low:+.1f} to {100 * test.high:+.1f})"
-        )
     following = result.next_step
     if following is not None:
         takes = "time unknown" if following.minutes is None else rough_duration(following.minutes)
@@ -229,6 +224,16 @@ def print_advice(result: Advice, verbose: bool) -> None:
         if following.chance is not None:
             details.append(f"{chance_of(result)} with a probability of {following.chance:.2f}")
         print(f"\nnext: {', '.join(details)}:\n{following.command}")
+
+
+def _outcome(network: FineTuneResult) -> str:
+    test, kept = network.test, network.best_epoch > 0
+    return (
+        f"the {'network' if kept else 'head'} is kept, as it is better on the validation rows: "
+        f"fine-tuned in {show.plain(network.folder)}\n"
+        f"on {test.rows:,} test rows: head {percent(test.linear_probe)}, kept {percent(test.finetuned)}, difference "
+        f"{100 * test.difference:+.1f} points ({100 * test.low:+.1f} to {100 * test.high:+.1f})\n"
+    )
 
 
 def _forecast(forecast: Forecast) -> str:

@@ -21,6 +21,7 @@ from stored import clusters, make_spec, make_store
 import embedpipe
 from embedpipe import BackboneSpec, FeatureStore
 from embedpipe.backbones import LayerSpec
+from embedpipe.cli.advising import print_advice
 from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.finetuning.advice.advice_data import ForecastStep
 from embedpipe.finetuning.advice.advise import advise
@@ -347,7 +348,7 @@ def test_finished_runs_are_read_and_count(with_runs: tuple[Advice, list[str], di
 
 @pytest.mark.long
 def test_act_trains_the_network_that_is_recommended(
-    hard_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hard_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     waits = advise(hard_store, to=tmp_path / "waits", act=True, min_gain=0.9, **FAST)
     assert (waits.recommendation, waits.network) == ("stay", None)
@@ -359,6 +360,9 @@ def test_act_trains_the_network_that_is_recommended(
     assert acts.network.test.rows == 40
     assert acts.next_step is None
     assert acts.to_dict()["network"]["best_epoch"] == acts.network.best_epoch
+    print_advice(acts, verbose=False)
+    kept = "network" if acts.network.best_epoch else "head"
+    assert capsys.readouterr().out.startswith(f"the {kept} is kept, as it is better on the validation rows")
 
 
 @pytest.fixture
