@@ -66,9 +66,12 @@ def hash_pairs(hashes: PerceptualHashes) -> HashPairs:
 
     Examples
     --------
+    >>> import hashlib
     >>> from embedpipe.decoding.hashing.perceptual import PerceptualHashes
     >>> from embedpipe.neighbours.picture_copies import hash_pairs
-    >>> pairs = hash_pairs(PerceptualHashes.read(["0f" * 32, None, "0e" + "0f" * 31, "f3" * 32]))
+    >>> photo, other = (hashlib.sha256(name).hexdigest() for name in (b"photo", b"other"))
+    >>> copy = f"{int(photo, 16) ^ 1:064x}"
+    >>> pairs = hash_pairs(PerceptualHashes.read([photo, None, copy, other]))
     >>> pairs.left.tolist(), pairs.right.tolist(), pairs.distances.tolist(), pairs.mirrored.tolist()
     ([0], [2], [1], [False])
     """

@@ -51,8 +51,8 @@ T = TypeVar("T")
 ONCE = CommitProperties(max_commit_retries=0)
 NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 
-#: Files to add, files to remove, and the result to return after the commit.
 Rows: TypeAlias = pa.Table | Callable[[], pa.Table]
+#: Files to add, files to remove, and the result to return after the commit.
 CommitPlan = tuple[list[AddAction], list[RemoveAction], T]
 
 

@@ -267,7 +267,9 @@ def test_items_in_memory_are_refused(verb: Any, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_too_little_memory_is_named_and_parts_of_batches_need_less(tmp_path: Path) -> None:
+def test_too_little_memory_is_named_and_parts_of_batches_need_less(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = embedpipe.embed(
         colours(tmp_path / "photos", 24), tmp_path / "store", backbone="python:tiny_backbone.make_hungry"
     )
@@ -277,6 +279,7 @@ def test_too_little_memory_is_named_and_parts_of_batches_need_less(tmp_path: Pat
     assert embedpipe.finetune(store, **options, accumulate=2).epochs[-1].items == 15
     classifier = embedpipe.FineTunedClassifier("python:tiny_backbone.make_hungry", epochs=1, batch_size=4, **ALONE)
     photos = sorted((tmp_path / "photos").rglob("*.png"))
+    monkeypatch.setattr("embedpipe.backbones.engines.engine.PART", 32)  # a whole batch in one pass, as on a GPU
     with pytest.raises(BackboneError, match="cpu has too little memory for 32 images: set a smaller batch_size"):
         clone(classifier).set_params(batch_size=32).fit(photos, [path.parent.name for path in photos])
     assert classifier.fit(photos, [path.parent.name for path in photos]).predict(photos).shape == (24,)
