@@ -34,6 +34,11 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> str:
     return words_of(path)
 
 
+def test_page_of_a_store_is_named_as_its_source(tmp_path: Path) -> None:
+    result = replace(sample_benchmark(), data="/data/clothes.features")
+    assert "Is fine-tuning worth it on “clothes”?" in words_of(result.to_html(tmp_path / "page.html"))
+
+
 def test_page_names_data_and_sizes(words: str) -> None:
     assert "Compared: linear-probe, lp-ft, finetune, scratch, on shared/data/clothing" in words
     assert "with timm/tf_efficientnet_lite0 on cpu" in words

@@ -67,7 +67,7 @@ def _context(benchmark: BenchmarkData) -> dict[str, Any]:
     learners = benchmark.learners
     return {
         "benchmark": benchmark,
-        "data": Path(benchmark.data).name or benchmark.data,
+        "data": Path(benchmark.data).name.removesuffix(".features") or benchmark.data,
         "looks": LOOKS,
         "most_labels": most_labels,
         "winner": winner,
