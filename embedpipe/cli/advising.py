@@ -189,10 +189,11 @@ def print_advice(result: Advice, verbose: bool) -> None:
     from embedpipe.report.drawing.wording import rough_duration
 
     verdict, frozen = result.verdict, result.frozen_baselines
+    heading = "recommendation"
     if result.network is not None:  # the outcome is what counts; the recommendation led to it
         print(_outcome(result.network))
-    before = "" if result.network is None else " before"
-    print(f"recommendation{before}: {result.recommendation.upper()}\n")
+        heading += " before"
+    print(f"{heading}: {result.recommendation.upper()}\n")
     for sentence in result.sentences():
         print(f"- {sentence}")
     if verbose:
