@@ -16,7 +16,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from deltalake import DeltaTable
+from deltalake import CommitProperties, DeltaTable
+from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction
 
 from embedpipe._utils.atomic import sync
@@ -42,6 +43,9 @@ CHECKPOINT_INTERVAL = 100
 #: Features of Delta that a reader need not know to read a store's rows, and a writer need not know to change them.
 READ_FEATURES = {"timestampNtz", "v2Checkpoint", "vacuumProtocolCheck"}
 WRITE_FEATURES = READ_FEATURES | {"appendOnly", "domainMetadata", "invariants"}
+
+#: Of a commit that fails if another process was first.
+ONCE = CommitProperties(max_commit_retries=0)
 
 #: The process that first opened a store. The threads of delta-rs do not survive a fork.
 _first_process: list[int] = []
@@ -107,8 +111,14 @@ def open_delta(path: str, version: int | None = None) -> DeltaTable:
 def create_delta(path: str, schema: pa.Schema) -> None:
     """Create an empty Delta table, unless there is one. Raises as `open_delta`."""
     refuse_forked()
-    with outages_raised(path):
-        DeltaTable.create(refuse_misread(path), schema=schema, mode="ignore", storage_options=delta_options(path))
+    refuse_misread(path)
+    try:
+        with outages_raised(path):
+            # A second try of delta-rs would replace the columns of a table that another process created first.
+            DeltaTable.create(path, schema, "ignore", storage_options=delta_options(path), commit_properties=ONCE)
+    except CommitFailedError:
+        if not is_delta(path):
+            raise
 
 
 def is_delta(path: str) -> bool:

@@ -38,7 +38,7 @@ from embedpipe.store.data_files import (
     removal,
     write_files,
 )
-from embedpipe.store.delta_log import Change, create_delta, is_delta, is_newest, open_delta
+from embedpipe.store.delta_log import ONCE, Change, create_delta, is_delta, is_newest, open_delta
 from embedpipe.store.id_index import KEPT_BYTES, IdIndex, in_id_order
 from embedpipe.store.schema import VECTOR, check_new_rows, conform, equal_ids, is_ascending, storable
 
@@ -48,7 +48,6 @@ MAX_ATTEMPTS = 100
 T = TypeVar("T")
 
 #: A commit is never tried again by delta-rs, and a checkpoint is written when the commit is on the disk.
-ONCE = CommitProperties(max_commit_retries=0)
 NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 
 Rows: TypeAlias = pa.Table | Callable[[], pa.Table]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +163,8 @@ def test_table_behaves_like_a_dict(tmp_path_factory: pytest.TempPathFactory, ste
 
 WRITER = """
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 from embedpipe.store.keyed_table import KeyedTable
 from embedpipe.store.maintenance import compact
@@ -189,3 +193,17 @@ def test_concurrent_writers_lose_and_repeat_no_row(table: KeyedTable) -> None:
     assert "000" not in ids
     files = {path.name for path in Path(table.path).glob("*.parquet")}
     assert {file.path for file in KeyedTable(table.path).files} <= files
+
+
+def test_writers_that_create_a_table_at_once_make_one(tmp_path: Path) -> None:
+    for number in range(5):
+        path, together = str(tmp_path / f"t{number}"), threading.Barrier(4)
+
+        def create(path: str = path, together: threading.Barrier = together) -> str:
+            together.wait()
+            return str(KeyedTable.create(path, SCHEMA).delta.metadata().id)
+
+        with ThreadPoolExecutor(4) as pool:
+            ids = {made.result() for made in [pool.submit(create) for _ in range(4)]}
+        assert ids == {str(KeyedTable(path).delta.metadata().id)}
+        assert KeyedTable(path).version == 0
