@@ -57,6 +57,11 @@ def _written_as(writing: Literal["command line", "job file"]) -> Iterator[None]:
         _writing = before
 
 
+def in_job_file() -> bool:
+    """Return whether messages speak of the TOML file of a job."""
+    return _writing == "job file"
+
+
 def option(name: str, value: object = _NO_VALUE) -> str:
     """Return an option, with a value if one is given, as the reader of a message writes it.
 

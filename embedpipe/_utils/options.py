@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from embedpipe._utils.option_names import option
+from embedpipe._utils.option_names import in_job_file, option
 from embedpipe.errors import UsageError, suggest
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -125,7 +125,8 @@ def _typed(name: str, value: Any, type_: Any) -> Any:
                 return bool(value)
         elif isinstance(value, str) or (part is str and _names_something(value)):
             return value
-    kinds = [_TYPE_WORDS[part] for part in parts if part in _TYPE_WORDS]
+    words_of = _TYPE_WORDS | ({bool: "true or false", type(None): ""} if in_job_file() else {})  # TOML has no None
+    kinds = [word for part in parts if (word := words_of.get(part))]
     words = [repr(word) for part in parts if typing.get_origin(part) is Literal for word in typing.get_args(part)]
     raise UsageError(f"{option(name)} must be {' or '.join([*words, *kinds])}, got {value!r}")
 

@@ -82,17 +82,30 @@ def read_job(path: str | Path, outside: Outside | None = None) -> list[Table]:
         raise UsageError(f"cannot read the job file {str(path)!r}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} must be a TOML file in UTF-8: {error}") from error
-    for name in values:
+    for name, value in values.items():
         if name not in TABLES:
+            if not isinstance(value, dict | list):
+                raise UsageError(f"{path}: {name} must stand below the name of a table, such as [{next(iter(TABLES))}]")
             raise UsageError(f"{path}: unknown table [{name}]{suggest(name, TABLES)}")
+    folder = _folder(path)
     tables = [
-        _read_table(verb, table, _place(path, verb, number, count), path.parent, outside)
+        _read_table(verb, table, _place(path, verb, number, count), folder, outside)
         for verb in TABLES
         for number, count, table in _tables_of(path, verb, values.get(verb, []))
     ]
     if not tables:
         raise UsageError(f"{path} must have a table: one of {', '.join(f'[{verb}]' for verb in TABLES)}")
     return tables
+
+
+def _folder(path: Path) -> Path:
+    """Return the folder to which paths in a job file are relative: its own, or the working folder for a pipe.
+
+    A shell that gives a text as standard input may put it into a file without a name, below the same path.
+    """
+    above = os.path.realpath(path.parent)
+    is_stream = not path.is_file() or above == "/dev" or above.startswith("/proc/")
+    return Path() if is_stream else path.parent
 
 
 def _tables_of(path: Path, verb: str, value: Any) -> Iterator[tuple[int, int, dict[str, Any]]]:

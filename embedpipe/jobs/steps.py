@@ -15,6 +15,7 @@ from embedpipe.embedding import FailureLimit, embed, import_vectors
 from embedpipe.errors import ExitCode, UsageError, suggest
 from embedpipe.evaluation.comparison.evaluate import evaluate
 from embedpipe.evaluation.paper_table import SUFFIXES
+from embedpipe.evaluation.protocols.registry import find_protocol
 from embedpipe.evaluation.saving import check_results
 from embedpipe.heads.fit import fit
 from embedpipe.heads.registry import NAMES
@@ -220,6 +221,8 @@ class EvaluateStep(Step):
         own = self.table.options[0]
         check_results(self.to)
         _check_heads(own.heads)
+        if own.protocol is not None:
+            find_protocol(own.protocol)
         if own.page is not None:
             check_page(own.page)
         if own.table is not None:

@@ -21,6 +21,7 @@ from embedpipe.neighbours.options import NEAR_DUPLICATE_COSINE
 from embedpipe.splits.grouped import fold_numbers
 from embedpipe.splits.groups import RowGroups, find_groups
 from embedpipe.splits.inner import FOLDS, MANY_ROWS, Split
+from embedpipe.splits.options import check_folds
 from embedpipe.splits.split_column import divide_by_split, parse_split_names
 from embedpipe.splits.splits import Resample, Rows, Splits, load_splits
 from embedpipe.statistics.percentages import percent
@@ -103,8 +104,7 @@ def make_splits(
     ((8,), (4,))
     """
     ids = list(ids)
-    if folds < 2 or repeats < 1:
-        raise UsageError(f"{option('folds')} must be >= 2 and {option('repeats')} >= 1, got {folds!r} and {repeats!r}")
+    check_folds(folds, repeats)
     if len({*ids}) < len(ids) or len(y) != len(ids):
         raise UsageError(
             f"ids must be unique, one per row, got {len(ids)} ids, {len({*ids})} of them distinct, for {len(y)} rows"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -26,20 +29,22 @@ def write(folder: Path, text: str) -> Path:
             "[fitt]\n",
             r"job.toml: unknown table \[fitt\]; did you mean 'fit'\? Available: embed, import-vectors, clean",
         ),
-        ("to = 'x'\n", r"job.toml: unknown table \[to\]"),
+        ("to = 'x'\n", r"job.toml: to must stand below the name of a table, such as \[embed\]"),
         ("fit = 'lda'\n", r"job.toml: fit must be a table, \[fit\], got 'lda'"),
         ("", r"job.toml must have a table: one of \[embed\], \[import-vectors\], \[clean\], \[clusters\]"),
         ("[fit\n", r"job.toml must be a TOML file in UTF-8: .*line 1"),
         (EMBED + "batch_sise = 3\n", r"job.toml, \[embed\]: unknown option 'batch_sise'; did you mean 'batch_size'\?"),
-        (EMBED + "batch_size = '3'\n", r"job.toml, \[embed\]: batch_size must be an integer or None, got '3'"),
+        (EMBED + "batch_size = '3'\n", r"job.toml, \[embed\]: batch_size must be an integer, got '3'"),
         (EMBED + "batch_size = 0\n", r"job.toml, \[embed\]: batch_size must be an integer >= 1, got 0"),
-        (EMBED + "prune = 'yes'\n", r"job.toml, \[embed\]: prune must be True or False, got 'yes'"),
+        (EMBED + "prune = 'yes'\n", r"job.toml, \[embed\]: prune must be true or false, got 'yes'"),
         (EMBED + "force = true\n", r"job.toml, \[embed\]: force = true needs prune = true as well"),
         (EMBED + "max_failed = 'few'\n", r"job.toml, \[embed\]: max_failed must be a number of items such as 10"),
         ("[embed]\nsourc = 'photos'\nto = 'x'\n", r"unknown option 'sourc'; did you mean 'source'\?"),
         ("[embed]\nto = 'x'\n", r"job.toml, \[embed\]: source is missing"),
         ("[fit]\nto = 'x.head'\n", r"job.toml, \[fit\]: store is missing, and there is no table \[embed\] or \[import"),
         (EMBED + "[fit]\nto = 'x.head'\nhead = 'logref'\n", r"job.toml, \[fit\]: unknown head 'logref'; .*'logreg'"),
+        (EMBED + "[evaluate]\nto = 'x.json'\nrepeats = 0\n", r"folds must be >= 2 and repeats >= 1, got 5 and 0"),
+        (EMBED + "[evaluate]\nto = 'x.json'\nprotocol = 'knn'\n", r"\[evaluate\]: unknown protocol 'knn'"),
         (EMBED + "[evaluate]\nto = 'x'\n", r"job.toml, \[evaluate\]: the name of saved results must end in .json"),
         (EMBED + "[evaluate]\nto = 'x.json'\npage = 'x.pdf'\n", r"\[evaluate\]: the name of an HTML page must end in"),
         (
@@ -93,6 +98,25 @@ def test_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.Monk
         "allow_root": ["jobs/lists", "/data"],
     }
     assert (evaluate.to, evaluate.stores) == ("jobs/results.json", ("jobs/a.features",))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no named pipes")
+def test_paths_of_a_file_that_is_piped_in_are_relative_to_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("work", "jobs"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    path = write(tmp_path, EMBED)
+    pipe = tmp_path / "jobs" / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=(EMBED,))
+    writer.start()
+    (piped,) = read_job(pipe)
+    writer.join()
+    with path.open() as stream:  # as `embedpipe run /dev/stdin < job.toml`
+        (redirected,) = read_job(f"/dev/fd/{stream.fileno()}")
+    assert piped.values == redirected.values == {"source": "photos", "to": "photos.features"}
 
 
 @pytest.mark.parametrize(

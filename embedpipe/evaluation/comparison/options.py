@@ -14,6 +14,7 @@ from embedpipe.evaluation.metrics import METRICS
 from embedpipe.heads.options import FEATURES_HELP, MEMORY_HELP, Task
 from embedpipe.heads.zero_shot.prompts import CLASSES_HELP, TEMPLATES_HELP, check_templates
 from embedpipe.neighbours.options import NEAR_DUPLICATE_COSINE, NearDuplicates, check_near_duplicates
+from embedpipe.splits.options import check_folds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,3 +86,4 @@ class EvaluateOptions:
                 f"{option('margin')} must be >= 0, got {self.margin}: 0.01 is one percentage point of accuracy"
             )
         check_near_duplicates(self.near_duplicates)
+        check_folds(self.folds, self.repeats)
