@@ -13,6 +13,7 @@ from PIL import Image
 from embedpipe.cleaning.kinds import DROPPED
 from embedpipe.decoding.image import readable_formats, silence_pillow
 from embedpipe.neighbours.duplicates import join_groups
+from embedpipe.sources.listing import split_name
 from embedpipe.sources.opening import read_uri
 from embedpipe.store import FeatureStore
 from embedpipe.store.schema import EXCLUDED
@@ -38,7 +39,7 @@ def keep_originals(findings: pa.Table, store: FeatureStore) -> pa.Table:
     pixels = dict(zip(members, count_pixels(pictures), strict=True))
 
     def worse(place: int) -> tuple[bool, bool, int, int, int]:
-        training = splits[place] in (None, "train")
+        training = split_name(splits[place]) in (None, "train")
         return known[place] is not None, training, -pixels[place], -(sizes[place] or 0), len(ids[place])
 
     best: dict[int, int] = {}  # of each group, by the number of the group

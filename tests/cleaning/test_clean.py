@@ -154,6 +154,13 @@ def test_keep_list_drops_copies_and_training_rows_of_leaks(findings: Findings) -
     assert kept["row-020"]["excluded"] == "leak of row-201"
 
 
+def test_keep_list_knows_training_rows_however_they_are_spelled(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store", clusters(4)[0], split=["Training", "test", " TRAIN ", None])
+    table = pa.table({"id": ["row-001", "row-002", "row-003"], "kind": ["leak"] * 3, "related": ["row-000"] * 3})
+    kept = Findings(table, store.path, "label", 4, [], 1.0).keep()
+    assert [row["id"] for row in kept.to_pylist() if not row["excluded"]] == ["row-001"]
+
+
 def test_findings_are_saved_as_table_and_page(findings: Findings, tmp_path: Path) -> None:
     findings.save(tmp_path / "findings.csv")
     with (tmp_path / "findings.csv").open(encoding="utf-8-sig", newline="") as file:
