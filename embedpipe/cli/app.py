@@ -145,7 +145,7 @@ def info(
     from embedpipe.store import FeatureStore
 
     opened = FeatureStore(store, version)
-    if quiet:
+    if quiet and not as_json:
         return
     if failures:
         show.failures(opened, as_json=as_json)

@@ -46,7 +46,7 @@ def backbones(
 
     if layers:
         stages = describe_layers(backbone or None, **options)
-        if not quiet:
+        if as_json or not quiet:
             print_layers(stages, as_json)
         return
     names = list_backbones(backbone)
@@ -55,7 +55,7 @@ def backbones(
     rows = describe_backbones(names, here)
     if not rows:
         raise UsageError(f"no weights of the {len(names):,} backbones {backbone!r} are on this machine: omit --here")
-    if not quiet:
+    if as_json or not quiet:
         print_backbones(rows, as_json)
 
 

@@ -58,7 +58,9 @@ def run(
     steps = read_steps(job, _outside(given or []))
     result = JobResult(str(job))
     if dry_run:
-        if not quiet and not as_json:
+        if as_json:
+            show.json_value({"job": str(job), "steps": [{"verb": step.table.verb, "to": step.to} for step in steps]})
+        elif not quiet:
             print(*(f"{step.table.verb} {escaped(step.to)}" for step in steps), sep="\n")
         return result.exit_code
     for each in run_steps(steps, shows_progress(quiet, as_json)):

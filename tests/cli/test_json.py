@@ -45,10 +45,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     ids=" ".join,
 )
 def test_every_object_says_how_the_run_ended(store: str, arguments: list[str], key: str) -> None:
-    result = run(*(store if word == "STORE" else word for word in arguments), "--json")
+    words = [store if word == "STORE" else word for word in arguments]
+    result = run(*words, "--json")
     values = json.loads(result.stdout)
     assert values.keys() >= HEADER
     assert key in values
+    assert key in json.loads(run(*words, "--json", "-q").stdout)  # -q is for what people read
     assert (values["command"], values["exit_code"]) == (arguments[0], result.exit_code)
     assert (values["status"], values["error"]) == ("done", None)
     assert values["versions"]["embedpipe"] == __version__

@@ -167,6 +167,8 @@ def test_the_command_runs_a_job_and_its_exit_code_is_the_worst(photos: Path, tmp
         "fit",
         f"{tmp_path}/p.head",
     ]
+    planned = json.loads(run("run", job, "--dry-run", "--json").stdout)["steps"]
+    assert planned == [{"verb": "embed", "to": f"{tmp_path}/p.features"}, {"verb": "fit", "to": f"{tmp_path}/p.head"}]
     assert not (tmp_path / "p.features").exists()
     code, values = objects(job)
     assert (code, values["status"], values["exit_code"]) == (3, "partly failed", 3)
