@@ -205,7 +205,7 @@ def export(
     elif not quiet:
         print(f"{done.format}, {done.precision}, {sum(done.files.values()) / 1e6:,.1f} MB in {to}")
         print(done.comparison.words)
-        print(f"python {to / 'predict.py'} NEW --to predictions.csv")
+        print(f"python {show.argument(str(to / 'predict.py'))} NEW --to predictions.csv")
 
 
 def _load(head: str, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
