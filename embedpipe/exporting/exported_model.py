@@ -36,7 +36,7 @@ from embedpipe.heads.predicting.sources import Predicted
 from embedpipe.heads.predicting.table import prediction_table
 from embedpipe.sources.listing import Listing
 from embedpipe.sources.opening import open_source
-from embedpipe.sources.options import SourceOptions
+from embedpipe.sources.options import SourceOptions, modality_of
 from embedpipe.store import FeatureStore
 
 SETTINGS, FORMAT = "model.json", 1
@@ -116,7 +116,8 @@ class ExportedModel:
                 "with the head, or give the items"
             )
         show = Progress(progress)
-        listing = open_source(source, source_options, self.settings["modality"])
+        with modality_of("the model"):
+            listing = open_source(source, source_options, self.settings["modality"])
         done = self._predict(listing, show)
         same_label = self.label == "label" or source_options.label is not None
         done = done if same_label else done._replace(rows=done.rows.drop_columns("label"))

@@ -13,7 +13,7 @@ from embedpipe.errors import SourceError, nearest
 from embedpipe.sources.column_types import has_field, is_bytes, is_label_type, is_storable, is_string, value_type
 from embedpipe.sources.columns.box_lists import is_list_of_boxes, list_of_boxes
 from embedpipe.sources.columns.class_names import class_columns, image_columns
-from embedpipe.sources.options import WITH_ARTICLE, Modality, SourceOptions
+from embedpipe.sources.options import WITH_ARTICLE, Modality, SourceOptions, or_other_modality
 
 #: Default names of the column of images or texts. The first name that the table has is taken.
 PAYLOAD_COLUMNS: dict[Modality, tuple[str, ...]] = {
@@ -95,7 +95,9 @@ def find_column_roles(schema: pa.Schema, options: SourceOptions, name: str, moda
     if payload is None:
         is_csv = name.lower().endswith((".csv", ".tsv"))
         hint = f", or name all columns of a file without a header line ({option('header', 'A,B')})" if is_csv else ""
-        hint = f". To embed texts, name their column ({option('text', 'COLUMN')})" if modality == "image" else hint
+        if modality == "image":
+            advice = or_other_modality(f"to embed texts, name their column ({option('text', 'COLUMN')})", modality)
+            hint = f"; {advice}"
         raise SourceError(
             f"{name!r} needs {WITH_ARTICLE[modality]} column, and has {_shown(schema)}: "
             f"name one ({option(modality, 'COLUMN')}){hint}"

@@ -38,7 +38,7 @@ from embedpipe.sources.locations import (
     size_and_time,
     split_location,
 )
-from embedpipe.sources.options import Modality, SourceOptions
+from embedpipe.sources.options import Modality, SourceOptions, modality_holder
 from embedpipe.sources.parts import PICTURE
 from embedpipe.sources.readers.coco import list_coco
 from embedpipe.sources.readers.dataset import is_dataset, list_dataset
@@ -179,9 +179,11 @@ def _refuse_the_other_modality(options: SourceOptions, modality: Modality) -> No
             raise SourceError(f"{option(name)} applies to images, and this backbone takes {modality}s: leave it out")
     other: Modality = "text" if modality == "image" else "image"
     if column := getattr(options, other):
+        holder = modality_holder()
+        advice = "leave it out" if holder else f"give {option(modality, ...)}, or another backbone"
         raise SourceError(
-            f"{option(other, column)} needs a backbone for {other}s, and this backbone takes {modality}s: "
-            f"give {option(modality, ...)}, or another backbone"
+            f"{option(other, column)} needs a backbone for {other}s, and {holder or 'this backbone'} takes "
+            f"{modality}s: {advice}"
         )
 
 

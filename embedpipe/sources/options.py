@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -13,6 +16,28 @@ Modality = Literal["image", "text"]
 TiffPages = Literal["first", "all"]
 #: For messages.
 WITH_ARTICLE: dict[Modality, str] = {"image": "an image", "text": "a text"}
+#: What has decided the modality, such as a head; empty where the user may choose another.
+_holder: ContextVar[str] = ContextVar("embedpipe_modality_holder", default="")
+
+
+@contextmanager
+def modality_of(holder: str) -> Iterator[None]:
+    """Let messages of the block say what ``holder`` takes, in the place of advice to embed the other modality."""
+    token = _holder.set(holder)
+    try:
+        yield
+    finally:
+        _holder.reset(token)
+
+
+def or_other_modality(advice: str, modality: Modality) -> str:
+    """Return advice to choose another modality or, where something has decided it, what that takes."""
+    return f"{holder} takes {modality}s" if (holder := modality_holder()) else advice
+
+
+def modality_holder() -> str:
+    """Return what has decided the modality, as `modality_of` names it; empty where the user may choose another."""
+    return _holder.get()
 
 
 @dataclass(frozen=True, slots=True)

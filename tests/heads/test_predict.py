@@ -229,3 +229,18 @@ def test_contents_of_the_heads_store_are_read_once_for_many_predictions(
     changed = store.to_arrow().slice(0, 1).drop_columns("content_hash").append_column("content_hash", [["f" * 64]])
     store.write(changed)
     assert rows._replace(version=store.version).among(new, None).to_pylist() == [True, False]
+
+
+def test_a_head_of_images_advises_nothing_for_texts(head: Head, tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("a text")
+    (tmp_path / "texts.csv").write_text("body\na text\n")
+    for source in ("texts", "texts.csv"):
+        with pytest.raises(SourceError, match="; the head takes images$"):
+            head.predict(tmp_path / source, trust=True)
+    with pytest.raises(SourceError, match="the head takes images: leave it out"):
+        head.predict(tmp_path / "texts.csv", text="body", trust=True)
+    (error,) = head.predict(["a text"], trust=True)["error"].to_pylist()
+    assert error.endswith("; the head takes images")
+    with pytest.raises(SourceError, match="to embed texts, name their column"):
+        embed(tmp_path / "texts.csv", tmp_path / "other", backbone=TINY)

@@ -28,7 +28,7 @@ from embedpipe.heads.predicting.predictions import Predictions
 from embedpipe.heads.training.vectors import vectors_to_predict
 from embedpipe.sources.listing import numbered
 from embedpipe.sources.opening import open_source
-from embedpipe.sources.options import SourceOptions
+from embedpipe.sources.options import SourceOptions, modality_of
 from embedpipe.sources.vectors.vector_rows import list_vectors
 from embedpipe.sources.vectors.vector_source import SUFFIXES, open_vectors
 from embedpipe.store import FeatureStore
@@ -118,7 +118,8 @@ def predict_items(
             f"source must hold {spec.modality}s, got an array of {source.dtype}: predict vectors by "
             "head.estimator.predict(X)"
         )
-    listing = open_source(source, options, spec.modality)
+    with modality_of("the head"):
+        listing = open_source(source, options, spec.modality)
     require_columns(columns, listing.table.column_names, repr(listing.root))
     values = column_values(columns, listing.table)
     backbone = reload_backbone(spec, reload_options, compute.device, "the head")

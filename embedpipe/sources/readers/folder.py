@@ -29,7 +29,7 @@ from embedpipe.sources.file_types import (
 )
 from embedpipe.sources.listing import CHUNK_ROWS, SPLITS, Listing, ListingBuilder
 from embedpipe.sources.locations import filesystem, is_url, join, local_uri, printable
-from embedpipe.sources.options import WITH_ARTICLE, Modality
+from embedpipe.sources.options import WITH_ARTICLE, Modality, or_other_modality
 from embedpipe.sources.reading import Files
 
 #: Folders that systems, network storage and tools keep beside data, in lower case. Hidden folders are left out too.
@@ -340,7 +340,8 @@ def _contents_of(skipped: Counter[str], root: str, modality: Modality) -> str:
         return "the folder is empty"
     types = ", ".join(f"{count} {suffix}" for suffix, count in skipped.most_common(5))
     if modality == "image" and any(suffix in TEXT_SUFFIXES for suffix in skipped):
-        return f"found {types}; to embed texts, give {option('modality', 'text')}"
+        advice = f"to embed texts, give {option('modality', 'text')}"
+        return f"found {types}; {or_other_modality(advice, modality)}"
     if modality == "image" and any(suffix in VIDEO_SUFFIXES for suffix in skipped):
         return f"found {types}; to embed frames of videos, give {option('every', '1s')}"
     if TAR_SUFFIX in skipped and modality == "image":  # the tables beside shards list what is in them

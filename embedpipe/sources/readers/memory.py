@@ -21,7 +21,7 @@ from embedpipe.sources.file_types import is_image_name, read_payload
 from embedpipe.sources.in_memory import Pairs, plain_item
 from embedpipe.sources.listing import ROOT, SCHEMA, Listing, ListingBuilder, numbered
 from embedpipe.sources.locations import join, printable, size_and_time
-from embedpipe.sources.options import Modality
+from embedpipe.sources.options import Modality, or_other_modality
 from embedpipe.sources.reading import Reader, RowNumbers
 
 
@@ -96,6 +96,8 @@ class _Items:
         self._is_missing = _is_none if modality == "image" else is_missing_text
         #: Returns the path that an item is, None for other items: a string is a path of an image, or a text.
         self.path_of = _image_path if modality == "image" else _text_path
+        advice = f"if it is a text and not a path, pass {option('modality', 'text')}"
+        self._advice = or_other_modality(advice, modality)
 
     def __call__(self, row: int) -> Any:
         """Return an item, or the bytes of its file. Raises ReadError."""
@@ -110,15 +112,15 @@ class _Items:
             return read_payload(join(self._folder, path), self._modality, self._access)
         except ReadError as error:
             if not is_image_name(path) and isinstance(error.__cause__, FileNotFoundError):
-                raise ReadError(
-                    f"{error}; if it is a text and not a path, pass {option('modality', 'text')}"
-                ) from error.__cause__
+                raise ReadError(f"{error}; {self._advice}") from error.__cause__
             raise
 
     def take(self, rows: RowNumbers) -> Reader:
         """Return the reader of some rows. It reads the items from the same sequence until it is pickled."""
         positions = rows if self._positions is None else self._positions[rows]
-        return _Items(self._items, self._folder, self._modality, self._access, positions)
+        reader = _Items(self._items, self._folder, self._modality, self._access, positions)
+        reader._advice = self._advice
+        return reader
 
     def __getstate__(self) -> dict[str, Any]:
         positions = range(len(self._items)) if self._positions is None else self._positions.tolist()
