@@ -125,3 +125,23 @@ def test_exported_labels_of_ids_that_look_like_formulas_are_read_again(tmp_path:
     labels, notes = read_labels(str(tmp_path / "labels.csv"), "id", "label")
     assert labels.to_pydict() == {"id": ids, "label": ["@x", "-1", None]}
     assert notes == ("labels.csv: the ' before what looks like a formula is taken away in 3 cells",)
+
+
+def test_rows_are_selected_anew_after_an_edit_although_others_have_written(editor: tuple[Api, Path]) -> None:
+    api, path = editor
+    cats, version = {"classes": '{"label": ["cat"]}'}, api.client.get("/api/store").json()["at"]
+    assert api.json("rows", at=version, **cats)["total"] == 10
+    embedpipe.FeatureStore(path).label(pa.table({"id": ["owl/02.jpg"], "label": ["fox"]}))
+    for left in (9, 8):
+        version = put(api, left - 8, "dog", "cat").json()["at"]
+        assert api.json("rows", at=version, **cats)["total"] == left
+
+
+def test_labels_that_are_bytes_are_shown_and_set_as_hexadecimal_digits(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s", clusters(3)[0], label=[b"\xff\x00", b"b", b"c"])
+    api = Api(create_app(make_viewer(store.path, edit=True)))
+    assert [row["label"] for row in api.json("rows")["rows"]] == ["ff00", "62", "63"]
+    assert put(api, 1, "ff00", "62").status_code == put(api, 0, None, "ff00").status_code == 200
+    refused = put(api, 2, "no digits", "63")
+    assert (refused.status_code, "which holds binary" in refused.json()["error"]) == (400, True)
+    assert store.refresh().to_arrow(["label"]).column(0).to_pylist() == [None, b"\xff\x00", b"c"]

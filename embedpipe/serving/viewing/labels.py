@@ -15,7 +15,7 @@ from embedpipe.errors import UsageError
 from embedpipe.report.tables import without_formulas
 from embedpipe.serving.viewing.collection import Collection, as_json_value
 from embedpipe.store import FeatureStore
-from embedpipe.store.editing.labelling import read_marks, set_column, write_column
+from embedpipe.store.editing.labelling import from_text, read_marks, set_column, write_column
 from embedpipe.store.schema import BY_HAND, EXCLUDED
 
 
@@ -27,10 +27,10 @@ class Edit(NamedTuple):
     was: str | None
 
 
-def write_values(store: FeatureStore, collection: Collection, column: str, edits: Sequence[Edit]) -> None:
+def write_values(store: FeatureStore, collection: Collection, column: str, edits: Sequence[Edit]) -> int:
     """Write labels, or why rows are excluded, into a store, all or none, and take them over into a collection.
 
-    The rows are marked as set by hand, so that the next `embed` keeps them.
+    The rows are marked as set by hand, so that the next `embed` keeps them. Returns the version of the store.
 
     Raises
     ------
@@ -45,8 +45,8 @@ def write_values(store: FeatureStore, collection: Collection, column: str, edits
     try:
         held = collection.table.column(column) if known else None
         seen = [edit.was if held is None else _seen(held[edit.row].as_py(), edit.was) for edit in edits]
-        value, was = (pa.array(each, pa.string()).cast(kind) for each in ([edit.value for edit in edits], seen))
-    except pa.ArrowInvalid as error:
+        value, was = (from_text(pa.array(each, pa.string()), kind) for each in ([edit.value for edit in edits], seen))
+    except ValueError as error:  # that of Arrow too
         raise UsageError(f"a label must fit column {column!r}, which holds {kind}: {error}") from error
     current = store.version == collection.version
     write = write_column if column == EXCLUDED else set_column
@@ -59,6 +59,7 @@ def write_values(store: FeatureStore, collection: Collection, column: str, edits
     collection.add_columns({column: pc.if_else(pa.array(place >= 0), given, before)})
     if current:  # what others have written meanwhile is taken over when the page is opened again
         collection.version = store.version
+    return store.version
 
 
 def _seen(held: Any, was: str | None) -> str | None:

@@ -243,11 +243,10 @@ class Viewer:
         with self._lock:
             try:
                 column = EXCLUDED if excludes else self.label
-                write_values(FeatureStore(self._store.path), collection, column, edits)
+                return write_values(FeatureStore(self._store.path), collection, column, edits)
             except ConcurrentWriteError:
                 self._take_over()
                 raise
-        return collection.version
 
     def labels_csv(self) -> bytes:
         """Return the labels that were set by hand as a CSV file."""

@@ -224,7 +224,7 @@ def forget_by_hand(rows: pa.Table) -> pa.Table:
         at = rows.schema.get_field_index(name)
         if at >= 0:
             old = rows.column(at).combine_chunks()
-            rows = rows.set_column(at, rows.field(at), pc.if_else(pa.array(mask), _from_text(source, old.type), old))
+            rows = rows.set_column(at, rows.field(at), pc.if_else(pa.array(mask), from_text(source, old.type), old))
     at = rows.schema.get_field_index(BY_HAND)
     return rows.set_column(at, rows.field(at), pa.nulls(len(rows), pa.string()))
 
@@ -265,7 +265,8 @@ def as_text(column: pa.Array) -> pa.Array:
     return column.cast(pa.string())
 
 
-def _from_text(column: pa.Array, type: pa.DataType) -> pa.Array:
+def from_text(column: pa.Array, type: pa.DataType) -> pa.Array:
+    """Return what `as_text` gave as values of a type again. Raises ValueError for a text that is no such value."""
     if pa.types.is_binary(type):
         return pa.array([None if text is None else bytes.fromhex(text) for text in column.to_pylist()], type)
     return column.cast(type)
