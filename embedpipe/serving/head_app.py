@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from embedpipe.backbones.backbone import Backbone, Item
 from embedpipe.errors import ForwardError
+from embedpipe.exporting.network import OutputKind, output_kind
 from embedpipe.heads import Head
 from embedpipe.heads.predicting.predictions import Predictions
 from embedpipe.serving.base_app import MOST_UPLOADED, add_files, base_app, problems
@@ -40,13 +41,14 @@ class Prediction(BaseModel):
 
 
 class Health(BaseModel):
-    """That the server answers, and with what."""
+    """That the server answers, and with what: ``output`` says what ``probabilities`` of a prediction holds."""
 
     status: str
     head: str
     label: str
     backbone: str
     modality: str
+    output: OutputKind
 
 
 class HeadService:
@@ -106,7 +108,7 @@ def _routes(service: HeadService) -> APIRouter:
         """Say that the server answers."""
         name = f"{spec.provider}/{spec.name}"
         facts = {"head": service.head.name, "label": service.head.label, "modality": spec.modality}
-        return Health(status="ok", backbone=name, **facts)
+        return Health(status="ok", backbone=name, output=output_kind(service.head), **facts)
 
     if spec.modality == "image":
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 from page import ODD, Browser
 from serving.conftest import make_viewer, serving
+from stored import clusters, make_store
 
 import embedpipe
 from embedpipe.backbones import reload_backbone
@@ -331,6 +332,58 @@ def test_captions_of_mistakes_show_the_whole_prediction(
         captions = "[...document.querySelectorAll('.mistaken .wrong')]"
         assert browser.ask(f"{captions}.every(one => one.textContent.startsWith('→ '))")
         assert browser.ask(f"{captions}.every(one => one.scrollWidth <= one.clientWidth)")
+
+
+def test_numbers_keep_their_digits_and_are_no_classes(browser: Browser, tmp_path: Path) -> None:
+    numbers = {"label": [i / 7 for i in range(60)], "tweet": [2**60 + i for i in range(60)]}
+    store = make_store(tmp_path / "s.features", clusters(60)[0], **numbers)
+    with serving(create_app(make_viewer(store.path, edit=True))) as address:
+        browser.visit(f"{address}#item=3")
+        browser.until("document.querySelector('#item .labels')")
+        assert str(2**60 + 3) in browser.ask("document.querySelector('#item').innerText")
+        assert browser.ask("[...document.querySelectorAll('#item .choices button')].map(one => one.innerText)") == [
+            "0\nnone"
+        ]
+        browser.press("1")
+        assert browser.ask("document.querySelector('#undo').disabled")
+
+
+def test_classes_that_are_numbers_stand_in_the_order_of_their_probabilities(
+    browser: Browser, copied: Callable[[], Path]
+) -> None:
+    store = embedpipe.FeatureStore(copied())
+    store.label(
+        pa.table({"id": store.ids(), "digit": [len(id.split("/")[0]) % 2 + i % 3 for i, id in enumerate(store.ids())]}),
+        label="digit",
+        into="digit",
+    )
+    head = embedpipe.fit(store, "lda", label="digit", task="classification", progress=False)
+    viewer = Viewer(store, Searcher(None, ReloadOptions(), ComputeOptions()), head=head)
+    viewer.predictions.add_to(viewer.collection)  # type: ignore[union-attr]
+    with serving(create_app(viewer)) as address:
+        for row in (3, 4, 5):
+            browser.visit(f"{address}#item={row}")
+            browser.until("document.querySelectorAll('#item .shares li').length > 1")
+            shares = browser.ask(
+                "[...document.querySelectorAll('#item .shares .count')].map(one => parseFloat(one.innerText))"
+            )
+            assert shares == sorted(shares, reverse=True)
+
+
+def test_the_page_of_serve_shows_scores_as_scores(browser: Browser, store: Any) -> None:
+    head = embedpipe.fit(store, "ridge", task="classification", progress=False)
+    backbone = reload_backbone(head.spec, ReloadOptions(trust=True), "cpu", "the head")
+    picture = json.dumps(list(Path(store.to_arrow(["uri"])["uri"][0].as_py()).read_bytes()))
+    with serving(create_head_app(HeadService(head, backbone), LOCAL)) as address:
+        browser.visit(address)
+        browser.until("document.querySelector('#try input')")
+        browser.ask(
+            f"""(() => {{ const files = new DataTransfer();
+                files.items.add(new File([Uint8Array.from({picture})], 'a.jpg'));
+                dispatchEvent(new DragEvent('drop', {{ dataTransfer: files }})); }})()"""
+        )
+        browser.until("document.querySelectorAll('#answer .count').length === 3")
+        assert "%" not in browser.ask("document.querySelector('#answer').innerText")
 
 
 @pytest.mark.parametrize("width", [1280, 390])

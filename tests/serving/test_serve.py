@@ -46,7 +46,8 @@ def test_predictions_are_those_of_predict(client: TestClient, head: embedpipe.He
 
 
 def test_health_and_refusals(client: TestClient) -> None:
-    assert client.get("/health").json()["status"] == "ok"
+    health = client.get("/health").json()
+    assert (health["status"], health["output"]) == ("ok", "probabilities")
     for data in (b"", b"no picture"):
         answer = client.post("/api/predict", content=data)
         assert (answer.status_code, bool(answer.json()["error"])) == (400, True)

@@ -23,14 +23,18 @@ async function ask(path, values, options) {
   throw new Refused(answer.status, problem.error || `The server answered ${answer.status}.`);
 }
 
+/** Keep the digits of integers that JavaScript cannot hold, as text; older browsers do not know the source. */
+const exact = (key, value, context) => (typeof value === "number" && Number.isInteger(value) && !Number.isSafeInteger(value) && /^-?\d+$/.test(context?.source) ? context.source : value);
+const parsed = async (answer) => JSON.parse(await answer.text(), exact);
+
 export async function openStore() {
-  const info = await (await ask("store", {})).json();
+  const info = await parsed(await ask("store", {}));
   store.key = info.key;
   store.label = info.label;
   return info;
 }
 
-export const read = async (path, values = {}, options = {}) => (await ask(path, values, options)).json();
+export const read = async (path, values = {}, options = {}) => parsed(await ask(path, values, options));
 export const readBytes = async (path, values = {}) => (await ask(path, values)).arrayBuffer();
 export const send = (path, value, method = "POST") =>
   read(path, {}, { method, body: JSON.stringify(value), headers: { "content-type": "application/json" } });

@@ -229,7 +229,11 @@ function setUpFindings() {
   });
 }
 
-const classes = () => info.columns.find((column) => column.name === info.label)?.values ?? [];
+/** The labels that have a key; those of a column of many numbers are no classes, and its `values` the ends of a scale. */
+function classes() {
+  const column = info.columns.find((each) => each.name === info.label);
+  return column?.kind === "class" ? column.values : [];
+}
 
 function setUpEditing() {
   KEYS.push([["1 … 9"], "give the item one of the labels, and go on to the next"], [["0"], "take its label away"], [["e"], "type another label"], [["x"], "exclude the item, or use it again"], [["u"], "undo the last change"]);
@@ -269,7 +273,7 @@ function afterChange(row, what, value) {
   if (value !== null && !column) {
     info.columns[what === "label" ? "unshift" : "push"]({ name, kind: "class", values: [value] });
     setUpFilters(info);
-  } else if (value !== null && !column.values.includes(value)) column.values.push(value);
+  } else if (value !== null && column.kind === "class" && !column.values.includes(value)) column.values.push(value);
   gallery.refresh();
   $("undo").disabled = !canUndo();
   const item = $("item").item;

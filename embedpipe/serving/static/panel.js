@@ -76,7 +76,7 @@ function picture(row) {
 }
 
 function probabilities(item) {
-  const shares = Object.entries(item.probabilities);
+  const shares = Object.entries(item.probabilities).sort(([, a], [, b]) => b - a); // names that are numbers come first in JavaScript
   if (!shares.length) return null;
   const rows = shares.map(([name, share]) => {
     const bar = el("span", { className: "bar" });

@@ -16,6 +16,7 @@ async function predict(body, kind) {
 function shown({ prediction, probabilities, details }) {
   const best = Object.entries(probabilities).sort((a, b) => b[1] - a[1]).slice(0, 5);
   const shares = best.map(([name, share]) => {
+    if (about.output === "scores") return el("li", {}, el("span", { className: "value" }, name), el("span", { className: "count" }, share.toFixed(3)));
     const bar = el("span", { className: "bar" });
     bar.style.width = `${100 * Math.min(1, Math.max(0, share))}%`;
     return el("li", {}, el("span", { className: "value" }, name), el("span", { className: "count" }, `${(100 * share).toFixed(1)} %`), el("span", { className: "track" }, bar));
