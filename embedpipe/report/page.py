@@ -68,13 +68,18 @@ def _environment() -> Environment:
         "sign": lambda verdict: VERDICT_LOOKS[verdict][2],
         "tally": _tally,
     }
-    environment.filters["breakable"] = _breakable
+    environment.filters |= {"breakable": _breakable, "prose": _prose}
     return environment
 
 
 def _breakable(name: str) -> Markup:
     """Return a name such as ``timm/resnet50_clip`` that may be continued on the next line after its signs."""
     return Markup(re.sub(r"([/_]+)", r"\1<wbr>", str(escape(visible(name)))))
+
+
+def _prose(text: str, most: int = 1000) -> Markup:
+    """Return a note with what stands between backticks, as a terminal shows commands, as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(visible(wording.clip(text, most))))))
 
 
 def _tally(values: list[Any]) -> str:

@@ -185,6 +185,14 @@ def test_worst_classes_are_first_and_small_matrices_are_shown(tmp_path: Path) ->
     assert re.search(r'style="background: rgb\(0 105 166 / 0\.9\d\)">1,234</td>', page.source)
 
 
+def test_what_stands_between_backticks_is_code(tmp_path: Path) -> None:
+    result = evaluation(["a"])
+    result.notes = ["`embedpipe evaluate` keeps <b> together", "a ` alone"]
+    source = Page(result.to_html(tmp_path / "page.html")).source
+    assert "<li><code>embedpipe evaluate</code> keeps &lt;b&gt; together</li>" in source
+    assert "<li>a ` alone</li>" in source
+
+
 def test_names_are_escaped(tmp_path: Path, items: list[WrongItem]) -> None:
     result = evaluation(ODD, *((name, 0.9 - i / 50, "worse" if i else "best") for i, name in enumerate(ODD)))
     result.label, result.notes, result.left_out = ODD[0], ODD, dict.fromkeys(ODD, 2)
@@ -436,6 +444,19 @@ def test_in_a_browser_without_a_network(tmp_path: Path, browser: Browser, items:
         assert picture.std() > 15
         shades[scheme] = np.median(picture)
     assert shades["dark"] < 60 < 240 < shades["light"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("heads", [1, 3])
+def test_a_phone_is_told_to_scroll_where_a_table_is_wider(tmp_path: Path, browser: Browser, heads: int) -> None:
+    result = evaluation(["a", "b"])
+    result.candidates = result.candidates[:heads]
+    for each in result.candidates if heads == 1 else ():
+        each.estimates.pop("log_loss")
+    hint = "document.querySelector('#candidates .hint')"
+    browser.open_alone(result.to_html(tmp_path / "page.html"), 390, "light")
+    scrolls = browser.ask(f"{hint}.parentElement.scrollWidth > {hint}.parentElement.clientWidth")
+    assert (browser.ask(f"{hint}.clientHeight > 0"), scrolls) == (heads == 3, heads == 3)
 
 
 def test_text_of_a_file_without_the_suffix_of_a_text_is_not_shown(tmp_path: Path) -> None:
