@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 help: ## Say what there is to make
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
-install: $(STAMP) ## Make .venv with embedpipe and all that it needs (about 7 GB with PyTorch's default build)
+install: $(STAMP) ## Make .venv with embedpipe and all that it needs (about 9 GB with PyTorch's default build)
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -17,7 +17,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  echo "Name a newer one: make install PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "$(PYTHON) cannot make virtual environments: install its venv module (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
-	@echo "making $(VENV) and installing embedpipe: a few minutes and about 7 GB, most of it PyTorch"
+	@echo "making $(VENV) and installing embedpipe: a few minutes and about 9 GB, most of it PyTorch"
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --disable-pip-version-check -q --progress-bar on \
 	  -c constraints.txt --config-settings editable_mode=compat -e '.[demo,test,lint,docs,text,clip,cpu,datasets,finetune,mlflow,onnx,ray,video,view,xlsx]'
