@@ -90,8 +90,10 @@ def get_provider(name: str) -> Provider:
         provider = entries[0].load()
         provider = provider() if isinstance(provider, type) else provider
     except Exception as error:
+        # Of libraries that do not fit each other, such as builds of torch and torchvision.
+        advice = ". `embedpipe doctor` checks whether the installed libraries fit" if name in BUILT_IN else ""
         raise BackboneError(
-            f"the provider {name!r} ({entries[0].value}) cannot be imported: {type(error).__name__}: {error}"
+            f"the provider {name!r} ({entries[0].value}) cannot be imported: {type(error).__name__}: {error}{advice}"
         ) from error
     if not isinstance(provider, Provider):
         raise BackboneError(

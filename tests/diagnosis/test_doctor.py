@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -94,6 +97,27 @@ def test_backbone_that_does_not_load_is_reported_beside_the_others(tmp_path: Pat
     assert len(diagnosis.estimates) == 1
     assert "UnknownBackboneError" in diagnosis.not_measured["timm/resnet1800"]
     assert len(diagnosis.not_measured) == 2
+
+
+BROKEN = """
+import embedpipe
+from embedpipe.diagnosis.software import versions
+print(versions().warnings)
+embedpipe.load_backbone("timm/test_resnet", weights="none")
+"""
+
+
+def test_torchvision_of_another_build_is_named_and_doctor_is_advised(tmp_path: Path) -> None:
+    package = tmp_path / "torchvision"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]])}
+    done = subprocess.run(
+        [sys.executable, "-c", BROKEN], env=environment, capture_output=True, text=True, check=False, timeout=250
+    )
+    assert "do not work together" in done.stdout
+    assert "one release and one build" in done.stdout
+    assert "operator torchvision::nms does not exist. `embedpipe doctor` checks" in done.stderr.splitlines()[-1]
 
 
 def test_source_of_broken_items_is_reported(tmp_path: Path) -> None:
