@@ -36,8 +36,8 @@ def versions() -> Finding:
     if problem := _mismatch():
         warnings.append(
             f"torch {installed['torch']} and torchvision {installed['torchvision']} do not work together ({problem}): "
-            "install both by one command of https://pytorch.org/get-started/locally, so that they are of one release and "
-            "one build"
+            "install both by one command of https://pytorch.org/get-started/locally, so that they are of one release "
+            "and one build"
         )
     detail = ", ".join(f"{name} {version}" for name, version in installed.items())
     return Finding("versions", detail, installed, tuple(warnings))

@@ -236,7 +236,7 @@ def test_a_head_of_images_advises_nothing_for_texts(head: Head, tmp_path: Path) 
     (tmp_path / "texts" / "a.txt").write_text("a text")
     (tmp_path / "texts.csv").write_text("body\na text\n")
     for source in ("texts", "texts.csv"):
-        with pytest.raises(SourceError, match="; the head takes images$"):
+        with pytest.raises(SourceError, match=r"; the head takes images$"):
             head.predict(tmp_path / source, trust=True)
     with pytest.raises(SourceError, match="the head takes images: leave it out"):
         head.predict(tmp_path / "texts.csv", text="body", trust=True)
