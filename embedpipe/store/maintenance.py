@@ -99,15 +99,28 @@ def uncommitted_since(table: KeyedTable, *, forget_killed: bool = False) -> date
     """
     now = datetime.now(UTC)
     since = now - YOUNGEST_ORPHAN
-    folder = f"{table.base}/{RUNS}"
-    for run in table.fs.get_file_info(pafs.FileSelector(folder, allow_not_found=True)):
+    for run in runs_noted(table):
         try:
-            found = table.fs.get_file_info(pafs.FileSelector(run.path, recursive=True))
+            found = table.fs.get_file_info(pafs.FileSelector(f"{table.base}/{RUNS}/{run}", recursive=True))
         except FileNotFoundError:  # it has just ended
             continue
         signs = [info.mtime for info in found if info.mtime is not None]  # an object storage has no time for folders
         if any(time > now - LONGEST_SILENCE for time in signs):
             since = min(since, *signs)
         elif forget_killed and signs:
-            table.fs.delete_dir(run.path)
+            forget_run(table, run)
     return since
+
+
+@outages_raised()
+def runs_noted(table: KeyedTable) -> list[str]:
+    """Return the names of the runs of several processes that go on, or were killed."""
+    found = table.fs.get_file_info(pafs.FileSelector(f"{table.base}/{RUNS}", allow_not_found=True))
+    return sorted(info.base_name for info in found)
+
+
+def forget_run(table: KeyedTable, run: str) -> None:
+    """Delete the files that a run of several processes has left as signs."""
+    table.fs.delete_dir(f"{table.base}/{RUNS}/{run}")
+    if not runs_noted(table):
+        table.fs.delete_dir(f"{table.base}/{RUNS}")

@@ -25,7 +25,7 @@ from embedpipe.embedding.hash_index import Contents
 from embedpipe.embedding.options import RunOptions
 from embedpipe.embedding.plan import EmbedPlan, source_values
 from embedpipe.embedding.runners import on_ray, ray_cluster
-from embedpipe.embedding.runners.attempts import Attempts, forget_run
+from embedpipe.embedding.runners.attempts import Attempts
 from embedpipe.embedding.runners.choice import make_runner
 from embedpipe.embedding.runners.ray_cluster import check_answers
 from embedpipe.embedding.runners.runner import Execution
@@ -37,6 +37,7 @@ from embedpipe.errors import EmbedpipeError, SpecMismatchError, UnreachableError
 from embedpipe.sources.listing import Listing
 from embedpipe.sources.reading import RowNumbers
 from embedpipe.store.id_index import IdIndex
+from embedpipe.store.maintenance import forget_run
 
 
 class Queue:
@@ -64,7 +65,7 @@ class Queue:
             self.done += result.done
             self.files += sum(isinstance(message, Written) for message in result.messages)
             yield from (in_listing(message, part) for message in result.messages)
-        forget_run(self.job.store, self.job.run)
+        forget_run(self.store.table, self.job.run)
 
     def parts(self, rows: RowNumbers) -> list[RowNumbers]:
         return [rows[start : start + self.size] for start in range(0, len(rows), self.size)]
@@ -268,6 +269,19 @@ def test_tasks_on_ray_make_the_store_of_one_process(
     assert (store.summary.embedded, store.summary.device, store.summary.engine) == (40, "cpu", "torch")
     assert '"engine": "torch"' in store.history(1)[0]["embedpipe.run"]
     assert (ray_here.addresses, (tmp_path / "ray" / "_runs").exists()) == ([None], False)
+
+
+def test_a_run_says_that_another_was_killed_before(
+    ray_here: Ray, make_photos: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos, to = make_photos(2), tmp_path / "ray"
+    embedpipe.embed(photos, to, **ON_RAY, progress=True)
+    assert "other run" not in capsys.readouterr().err
+    (to / "_runs" / "killed" / "00000000").mkdir(parents=True)
+    (photos / "new.jpg").write_bytes((photos / "cat" / "0000.jpg").read_bytes())
+    embedpipe.embed(photos, to, **ON_RAY, progress=True)
+    assert "1 other run into this store: killed, or still going on. `embedpipe vacuum`" in capsys.readouterr().err
+    assert [path.name for path in (to / "_runs").iterdir()] == ["killed"]
 
 
 def test_a_job_file_embeds_on_ray_and_a_second_run_does_nothing(

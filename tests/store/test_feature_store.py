@@ -277,7 +277,7 @@ def test_vacuum_keeps_files_of_a_run_that_goes_on(store: FeatureStore) -> None:
         touch(path, 25)
         touch(path.parent, 25)
     assert store.vacuum(older_than_hours=0) == [during.name], "a run that was killed keeps nothing for ever"
-    assert not (folder / "_runs" / "run").exists()
+    assert not (folder / "_runs").exists()
     assert store.vacuum(older_than_hours=0) == []
 
 

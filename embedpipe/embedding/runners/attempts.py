@@ -64,12 +64,3 @@ class Attempts:
             self._fs.create_dir(self._folder, recursive=True)
         with self._fs.open_output_stream(f"{self._folder}/{name}") as stream:
             stream.write(b"")
-
-
-def forget_run(store: str, run: str) -> None:
-    """Delete the files of a run that has ended."""
-    fs, base = filesystem(store)
-    folder = f"{base}/{RUNS}"
-    fs.delete_dir(f"{folder}/{run}")
-    if not fs.get_file_info(pafs.FileSelector(folder, allow_not_found=True)):
-        fs.delete_dir(folder)

@@ -18,13 +18,13 @@ from typing import Any
 import pyarrow as pa
 
 from embedpipe._utils.importing import import_extra
+from embedpipe._utils.messages.counting import counted
 from embedpipe._utils.option_names import option
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.options import BackboneOptions
 from embedpipe.embedding.hash_index import Contents
 from embedpipe.embedding.options import ALL_DEVICES, RunOptions
 from embedpipe.embedding.plan import EmbedPlan
-from embedpipe.embedding.runners.attempts import forget_run
 from embedpipe.embedding.runners.ray_cluster import connect
 from embedpipe.embedding.runners.runner import Execution
 from embedpipe.embedding.runners.tasks import Task, TaskResult, WorkerJob, in_listing, make_task
@@ -35,6 +35,7 @@ from embedpipe.sources.listing import Listing
 from embedpipe.sources.reading import RowNumbers
 from embedpipe.store import FeatureStore
 from embedpipe.store.data_files import FILE_BYTES, ROW_BYTES
+from embedpipe.store.maintenance import forget_run, runs_noted
 
 #: Tasks per worker, if there are enough rows: what a kill loses, and how evenly the work is shared.
 TASKS_PER_WORKER = 64
@@ -90,6 +91,11 @@ class RayRunner:
             uuid.uuid4().hex, store.path, store.spec, backbone, compute, options.threads or cpus, items
         )
         self.done, self.idle, self.is_fixed, self.execution = 0, 0.0, True, Execution()
+        if runs := len(runs_noted(store.table)):
+            progress.say(
+                f"{counted(runs, 'other run')} into this store: killed, or still going on. `embedpipe vacuum` deletes "
+                "the files that a killed run has not committed"
+            )
         progress.say(f"Ray nodes: {len(nodes)}; workers: {self._workers}; for each: cores {cpus}, GPUs {self._gpus:g}")
 
     def messages(self, listing: Listing, plan: EmbedPlan, contents: Contents) -> Generator[Message, None, None]:
@@ -110,7 +116,7 @@ class RayRunner:
                         yield in_listing(message, parts[result.number])
         finally:
             with contextlib.suppress(OSError):
-                forget_run(self._store.path, self._job.run)
+                forget_run(self._store.table, self._job.run)
 
     def _parts(self, rows: RowNumbers) -> list[RowNumbers]:
         fair = math.ceil(len(rows) / (self._workers * TASKS_PER_WORKER))
