@@ -17,13 +17,14 @@ from embedpipe._utils.option_names import option
 from embedpipe.backbones.backbone import Backbone
 from embedpipe.backbones.image_backbone import ImageBackbone
 from embedpipe.backbones.options import ReloadOptions
+from embedpipe.backbones.registry import modalities_of, split_name
 from embedpipe.backbones.reload import reload_backbone
 from embedpipe.backbones.spec import BackboneSpec
 from embedpipe.backbones.text_backbone import TextBackbone
 from embedpipe.decoding import payload_hash
 from embedpipe.embedding import embed
 from embedpipe.errors import EmbedpipeError, ReadError, UsageError
-from embedpipe.finetuning.run_folder import CLAIM, is_hugging_face
+from embedpipe.finetuning.run_folder import CLAIM, HUGGING_FACE
 from embedpipe.finetuning.run_settings import require_same
 from embedpipe.finetuning.split_rows import SplitRows
 from embedpipe.finetuning.training.items.image_set import ImageSet
@@ -59,6 +60,8 @@ def open_items(
         _require_no_backbone(backbone, os.fspath(source))
         store = FeatureStore(source)
     else:
+        if backbone and modalities_of(backbone, reload.weights, reload.offline)[0] == "text":
+            _require_text_encoder(*split_name(backbone), "the backbone")  # before hours of embedding
         options: dict[str, Any] = {} if label == "label" else {"label": label}
         _claim_folder(features, {"source": str(Path(source).resolve()), "label": label, "backbone": backbone})
         options |= {"weights": reload.weights, "offline": reload.offline}
@@ -99,11 +102,17 @@ def require_trainable(spec: BackboneSpec, holder: str) -> None:
             f"fine-tuning needs a network, and the vectors of {holder} were imported, from {spec.name!r}: embed the "
             "items with a backbone first, or fit a head (`embedpipe fit`)"
         )
-    if spec.modality == "text" and not is_hugging_face(spec):
-        why = ", which has a vector for each word and no network" if spec.provider == "word-vectors" else ""
+    if spec.modality == "text":
+        _require_text_encoder(spec.provider, spec.name, holder)
+
+
+def _require_text_encoder(provider: str, name: str, holder: str) -> None:
+    """Raise UsageError if a backbone for texts cannot be trained and saved."""
+    if provider not in HUGGING_FACE:
+        why = ", which has a vector for each word and no network" if provider == "word-vectors" else ""
         raise UsageError(
             "of the backbones for texts, those of sentence-transformers/ and transformers/ can be fine-tuned, and "
-            f"{holder} is of {spec.provider}/{spec.name}{why}: use another"
+            f"{holder} is of {provider}/{name}{why}: use another"
         )
 
 

@@ -22,6 +22,7 @@ from word_vector_file import write_vectors
 import embedpipe
 from embedpipe.backbones.providers.hugging_face.saving import random_weights, save_model
 from embedpipe.errors import UsageError
+from embedpipe.finetuning import source
 from embedpipe.finetuning.benchmark.benchmark import benchmark
 from embedpipe.finetuning.estimator import FineTunedClassifier
 from embedpipe.finetuning.options import FineTuneOptions
@@ -256,6 +257,15 @@ def test_backbones_that_cannot_be_saved_are_refused(tmp_path: Path, kind: str) -
         embedpipe.finetune(store, to=tmp_path / "tuned", **FAST)
     with pytest.raises(UsageError, match=f"is of {kind}"):
         embedpipe.advise(store)
+
+
+def test_word_vectors_are_refused_before_texts_are_embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "embed", lambda *_, **__: pytest.fail("texts are embedded"))
+    name = f"word-vectors/{write_vectors(tmp_path / 'topics.txt')}"
+    for run in (embedpipe.finetune, embedpipe.benchmark):
+        with pytest.raises(UsageError, match=r"the backbone is of word-vectors/.* has a vector for each word"):
+            run(write_table(tmp_path / "sentences.csv"), to=tmp_path / "tuned", backbone=name)
+        assert not (tmp_path / "tuned").exists()
 
 
 def test_augmentation_of_texts_is_refused(model: Path, store: embedpipe.FeatureStore, tmp_path: Path) -> None:
