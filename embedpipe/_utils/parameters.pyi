@@ -22,7 +22,7 @@ class BackboneFields(TypedDict, total=False):
     chunk: bool
     frequencies: str | None
     precision: Literal["fp32", "fp16", "bf16", "int8"]
-    decode: Literal["full", "scaled"]
+    decode: Literal["full", "scaled"] | None
     range: str | None
     channels: str | None
     offline: bool
@@ -277,7 +277,7 @@ class EvaluateDatasetsParameters(TypedDict, total=False):
     chunk: bool
     frequencies: str | None
     precision: Literal["fp32", "fp16", "bf16", "int8"]
-    decode: Literal["full", "scaled"]
+    decode: Literal["full", "scaled"] | None
     range: str | None
     channels: str | None
     offline: bool
@@ -298,7 +298,7 @@ class LoadBackboneParameters(TypedDict, total=False):
     chunk: bool
     frequencies: str | None
     precision: Literal["fp32", "fp16", "bf16", "int8"]
-    decode: Literal["full", "scaled"]
+    decode: Literal["full", "scaled"] | None
     range: str | None
     channels: str | None
     offline: bool

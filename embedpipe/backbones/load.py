@@ -174,7 +174,7 @@ def _encoder(network: ImageNetwork | TextNetwork, options: BackboneOptions) -> I
         recipe = network.preprocessing
         recipe = dataclasses.replace(
             recipe,
-            decode=options.decode,
+            decode=options.decode or recipe.decode,
             range=recipe.range if options.range is None else parse_range(options.range),
             channels=recipe.channels if options.channels is None else parse_channels(options.channels),
         )

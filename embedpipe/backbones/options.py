@@ -104,10 +104,11 @@ class BackboneOptions:
         default="fp32",
         metadata={"help": "Arithmetic of the network: fp32, fp16, bf16 or int8. Stored vectors are float32."},
     )
-    decode: Decode = field(
-        default="full",
+    decode: Decode | None = field(
+        default=None,
         metadata={
-            "help": "full, or scaled: JPEGs may be decoded at a smaller size, at least twice the network's input."
+            "help": "full, or scaled: JPEGs may be decoded at a smaller size, at least twice the network's input. By "
+            "default full, or what a fine-tuned checkpoint says."
         },
     )
     range: str | None = field(
@@ -136,7 +137,7 @@ class BackboneOptions:
             ("modality", self.modality, (None, *get_args(Modality))),
             *(("pooling", pooling, (DEFAULT, *get_args(Pooling))) for pooling in poolings),
             ("precision", self.precision, get_args(Precision)),
-            ("decode", self.decode, get_args(Decode)),
+            ("decode", self.decode, (None, *get_args(Decode))),
         ):
             require_one_of(name, value, known)
         parse_range(self.range or "auto")

@@ -155,7 +155,7 @@ def resolve_options(options: BackboneOptions) -> BackboneOptions:
         ("chunk", options.chunk, "text"),
         ("frequencies", options.frequencies is not None, "text"),
         ("image_size", options.image_size is not None, "image"),
-        ("decode", options.decode != "full", "image"),
+        ("decode", options.decode not in (None, "full"), "image"),
         ("range", options.range not in (None, "auto"), "image"),
         ("channels", options.channels not in (None, "auto"), "image"),
     ):

@@ -181,5 +181,5 @@ def _other_encoder(spec: BackboneSpec, options: BackboneOptions, modality: Modal
             f"model itself pools share a space. Embed them without {option('pooling')}"
         )
     defaults: dict[str, Any] = {"layer": (), "pooling": None, "image_size": None, "chunk": False, "frequencies": None}
-    defaults |= {"decode": "full", "range": None, "channels": None}
+    defaults |= {"decode": None, "range": None, "channels": None}
     return dataclasses.replace(options, modality=modality, **defaults)

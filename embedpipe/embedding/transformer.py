@@ -106,7 +106,7 @@ precision, decode, range, channels, offline
         chunk: bool = _BACKBONE.chunk,
         frequencies: str | None = _BACKBONE.frequencies,
         precision: str = _BACKBONE.precision,
-        decode: str = _BACKBONE.decode,
+        decode: str | None = _BACKBONE.decode,
         range: str | None = _BACKBONE.range,
         channels: str | None = _BACKBONE.channels,
         offline: bool = _BACKBONE.offline,

@@ -15,6 +15,7 @@ from embedpipe.backbones import load_backbone, load_with_options, options_from_s
 from embedpipe.backbones.layers.embedder import normalise
 from embedpipe.backbones.weights.checkpoint import read_checkpoint
 from embedpipe.errors import BackboneError, UsageError, WeightsError
+from embedpipe.finetuning.run_folder import save_backbone
 
 
 @pytest.fixture(scope="module")
@@ -186,3 +187,11 @@ def test_checkpoint_returns_the_vectors_of_its_network(model, tmp_path):
         x = normalise(torch.from_numpy(batch), backbone.network.preprocessing)
         expected = model.eval().forward_head(model.forward_features(x), pre_logits=True).numpy()
     np.testing.assert_allclose(backbone.forward(batch)["embedding"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_fine_tuned_checkpoint_says_how_photos_are_decoded(tmp_path):
+    frozen = load_backbone("timm/test_resnet", weights="none", decode="scaled", device="cpu")
+    tuned = tmp_path / "tuned.safetensors"
+    save_backbone(frozen.network.module.state_dict(), frozen, tuned)
+    assert load(tuned).spec.preprocessing == frozen.spec.preprocessing
+    assert load(tuned, decode="full").spec.preprocessing.decode == "full"
