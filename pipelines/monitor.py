@@ -64,11 +64,12 @@ def backbone_of(reference: embedpipe.FeatureStore, arguments: argparse.Namespace
 
 def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     """Embed, compare, write the page, and return the report."""
+    store = forget_others(arguments)  # first: after an error the report names the source of this night
     reference = embedpipe.FeatureStore(arguments.reference)
     options: dict[str, Any] = {"prune": True, "force": True, **backbone_of(reference, arguments)}
     if arguments.text:
         options["text"] = arguments.text
-    new = embedpipe.embed(arguments.source, forget_others(arguments), **options)
+    new = embedpipe.embed(arguments.source, store, **options)
     splits = (arguments.split,) if arguments.split else ()
     shift = embedpipe.shift(reference, new, splits=splits, alpha=arguments.alpha)
     page = arguments.to / "shift.html"

@@ -61,7 +61,7 @@ class Neighbours:
 
     @property
     def n_queries(self) -> int:
-        """Number of queries, those without neighbours included."""
+        """Number of queries, those that failed included; one for which there was no row to find has no row."""
         return int(pc.sum(pc.less_equal(pc.fill_null(self.table["rank"], 1), 1)).as_py() or 0)
 
     @property

@@ -55,6 +55,15 @@ def test_what_cannot_be_compared_is_refused(night: Night, tmp_path: Path) -> Non
     assert "has no column split" in report["error"]["message"]
 
 
+def test_a_night_that_failed_leaves_no_items_of_another_source(night: Night, tmp_path: Path) -> None:
+    assert night(striped(tmp_path / "day1", "ab", 20, seed=1))[0] == 0
+    reference, other = tmp_path / "usual.features", striped(tmp_path / "day2", "ab", 24, seed=2)
+    reference.rename(tmp_path / "moved")
+    assert night(other)[0] == 2
+    (tmp_path / "moved").rename(reference)
+    assert night(other)[1]["rows"] == [40, 24]
+
+
 def test_new_items_get_the_layers_and_settings_of_the_reference(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
