@@ -92,3 +92,20 @@ def test_next_leaves_the_column_of_the_labels_to_fill(tmp_path: Path) -> None:
         shown = run("next", tmp_path / "store", "--label", label, "--to", tmp_path / f"{label}.csv")
         assert (shown.exit_code == 0) == bool(columns), shown.output
         assert not columns or (tmp_path / f"{label}.csv").read_text().splitlines()[0] == columns
+
+
+@pytest.mark.parametrize("verb", ["clean", "next", "shift", "clusters"])
+def test_changed_cells_are_said_whatever_else_is_printed(tmp_path: Path, verb: str) -> None:
+    X, y = clusters(60)
+    labels = [f"class {number}" if row % 3 else None for row, number in enumerate(y)]
+    split = ["train" if row < 30 else "test" for row in range(60)]
+    store = make_store(tmp_path / "store", X, id=[f"={row:02d}" for row in range(60)], label=labels, split=split)
+    for how in ("--json", "--quiet"):
+        to = (
+            [tmp_path / "rows.csv"]
+            if verb != "clean"
+            else [tmp_path / "findings.csv", "--write-keep", tmp_path / "rows.csv"]
+        )
+        shown = run(verb, store.path, "--to", *to, how)
+        assert "rows.csv: " in shown.stderr
+        assert "cells that a spreadsheet would run as formulas got ' in front" in shown.stderr

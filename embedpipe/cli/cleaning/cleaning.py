@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from embedpipe.cleaning.options import CleanOptions, NextOptions, ShiftOptions
-from embedpipe.cli import show
+from embedpipe.cli import show, tables
 from embedpipe.cli.app import Store, app
 from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, reads_stored_places, shows_progress, with_options
 from embedpipe.errors import ExitCode
@@ -56,24 +56,23 @@ def clean(
     `embedpipe clean photos.features --to findings.csv --write-keep keep.csv`
     """
     from embedpipe.cleaning.clean import clean as run
-    from embedpipe.report.tables import check_table, is_page, write_table
+    from embedpipe.report.tables import is_page
 
     if to is not None:
         is_page(to)
     if write_keep is not None:
-        check_table(write_keep)
+        tables.check_table(write_keep)
     findings = run(store, against=against, progress=shows_progress(quiet, as_json), **options)
-    remarks = [] if to is None else findings.save(to)
+    if to is not None:
+        tables.print_notes(to, findings.save(to))
     if write_keep is not None:
-        remarks += write_table(findings.keep(), write_keep)
+        tables.write_table(findings.keep(), write_keep)
     if as_json:
         show.json_value(findings.to_dict())
         return
     if quiet:
         return
     print_findings(findings, verbose)
-    for remark in remarks:
-        print(f"note: {remark}")
     for path in (to, write_keep):
         if path is not None:
             print(path)
@@ -130,13 +129,12 @@ def shift(
     if to is not None:
         is_page(to)
     result = run(old, new, progress=shows_progress(quiet, as_json), **options)
-    remarks = [] if to is None else result.save(to)
+    if to is not None:
+        tables.print_notes(to, result.save(to))
     if as_json:
         show.json_value(result.to_dict())
     elif not quiet:
         print_shift(result)
-        for remark in remarks:
-            print(f"note: {remark}")
     return ExitCode.FAILED if result.shifted else ExitCode.DONE
 
 
@@ -191,15 +189,15 @@ def next_(
     `embedpipe label photos.features next.csv`
     """
     from embedpipe.cleaning.choosing.next_items import next as run
-    from embedpipe.report.tables import check_table, write_table
 
     if to is not None:
-        check_table(to)
+        tables.check_table(to)
     result = run(store, count=count, head=head, progress=shows_progress(quiet, as_json), **options)
     table = result.table
     if options["label"] not in table.column_names:
         table = table.append_column(options["label"], pa.nulls(len(result), pa.string()))
-    remarks = [] if to is None else write_table(table, to)
+    if to is not None:
+        tables.write_table(table, to)
     if as_json:
         show.json_value(result.to_dict())
         return
@@ -214,5 +212,5 @@ def next_(
         gain, low, high = (100 * value for value in (result.gain.value, result.gain.low, result.gain.high))
         better = "better than random" if low > 0 else "worse than random" if high < 0 else "not proved"
         print(f"gain over random choices: {gain:+.1f} points ({low:+.1f} to {high:+.1f}): {better}")
-    for note in [*result.notes, *remarks]:
+    for note in result.notes:
         print(f"note: {note}")

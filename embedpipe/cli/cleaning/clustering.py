@@ -10,10 +10,9 @@ import typer
 from rich.table import Table
 
 from embedpipe.backbones.options import ReloadOptions
-from embedpipe.cli import show
+from embedpipe.cli import show, tables
 from embedpipe.cli.app import Store, app
 from embedpipe.cli.options import Json, Quiet, Verbose, exits_cleanly, reads_stored_places, shows_progress, with_options
-from embedpipe.cli.tables import check_table_beside_page
 from embedpipe.clustering.options import ClustersOptions
 from embedpipe.report.drawing.wording import counted
 from embedpipe.statistics.percentages import percent
@@ -55,11 +54,12 @@ def clusters(
     from embedpipe.report.page import check_page
 
     if to is not None:
-        check_table_beside_page(to)
+        tables.check_table_beside_page(to)
     if page is not None:
         check_page(page)
     found = run(store, progress=shows_progress(quiet, as_json), **options)
-    remarks = [] if to is None else found.save(to)
+    if to is not None:
+        tables.print_notes(to, found.save(to))
     if page is not None:
         found.to_html(page)
     if as_json:
@@ -68,8 +68,6 @@ def clusters(
     if quiet:
         return
     print_clusters(found, verbose)
-    for remark in remarks:
-        print(f"note: {remark}")
     for path in (to, page):
         if path is not None:
             print(path)
