@@ -9,12 +9,15 @@ import json
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Literal
 
 _writing: Literal["Python", "command line", "job file"] = "Python"
 #: Options that the environment has set, each with its variable.
 _variables: Mapping[str, str] = {}
 _NO_VALUE = object()
+#: Options that the verb does not have, though a function below it does.
+_fixed: ContextVar[frozenset[str]] = ContextVar("_fixed", default=frozenset())
 
 
 @contextmanager
@@ -40,6 +43,21 @@ def set_by(variables: Mapping[str, str]) -> Iterator[None]:
         yield
     finally:
         _variables = before
+
+
+@contextmanager
+def fixed_options(*names: str) -> Iterator[None]:
+    """Let messages of the block not advise to change these options, which the verb does not have."""
+    token = _fixed.set(_fixed.get() | {*names})
+    try:
+        yield
+    finally:
+        _fixed.reset(token)
+
+
+def has_option(name: str) -> bool:
+    """Return whether a message may advise to change an option."""
+    return name not in _fixed.get()
 
 
 def is_set_by_variable(name: str) -> bool:

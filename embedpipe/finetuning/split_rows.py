@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from embedpipe._utils.option_names import option
+from embedpipe._utils.option_names import fixed_options, option
 from embedpipe.backbones.spec import FEATURES, LayerSpec
 from embedpipe.errors import TrainingDataError
 from embedpipe.evaluation.comparison.options import EvaluateOptions
@@ -89,7 +89,8 @@ def read_split_rows(store: FeatureStore, label: str, options: SplitOptions) -> S
         layer=(network_layer(store).name,),
         repeats=1,
     )
-    rows = read_rows([store], evaluate_options, options.splits)
+    with fixed_options("task", "folds"):
+        rows = read_rows([store], evaluate_options, options.splits)
     resample = rows.splits.resamples[0]
     names = _column(store, "split", rows.ids) if "split" in store.data_columns else [None] * len(rows.ids)
     is_shifted = np.array([str(name).strip().lower() == SHIFTED for name in names])

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedpipe._utils.messages.counting import counted
-from embedpipe._utils.option_names import option
+from embedpipe._utils.option_names import has_option, option
 from embedpipe.decoding.hashing.perceptual import PerceptualHashes
 from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.neighbours.exact import Vectors
@@ -193,10 +193,10 @@ def _without_rare(
     all_rows = np.arange(rows)
     if kinds is None:
         if (count := groups.count(all_rows)) < folds:
+            fewer = ", or use fewer folds" * has_option("folds")
             raise TrainingDataError(
-                f"{option('folds')} must be at most the number of {unit}s{by}, got {folds} folds for {count} "
-                f"{unit}s: label more "
-                "rows, or use fewer folds"
+                f"{option('folds') if fewer else 'folds'} must be at most the number of {unit}s{by}, got {folds} folds "
+                f"for {count} {unit}s: label more rows{fewer}"
             )
         return all_rows, {}, []
     order = np.argsort(kinds, kind="stable")
@@ -212,17 +212,16 @@ def _without_rare(
     has = "have at most" if len(rare) > 1 else "has"
     few = f"{has} {most} {unit}{'s' * (most > 1)}{by}, fewer than the {folds} folds"
     fix = "label more rows, or declare train and test rows in a column `split`"
-    loosen = f"; or raise {option('near_duplicates')} (0.99, or off)" * ("near-duplicates" in groups.source)
+    loose = "near-duplicates" in groups.source and has_option("near_duplicates")
+    loosen = f"; or raise {option('near_duplicates')} (0.99, or off)" * loose
     if len(units) - len(rare) < 2:
         fewest = np.sort(units)[-2]
-        fewer = f", or use fewer folds ({option('folds', fewest)})" if fewest > 1 else ""
+        fewer = f", or use fewer folds ({option('folds', fewest)})" if fewest > 1 and has_option("folds") else ""
         raise TrainingDataError(f"{classes} {few}, and fewer than two classes are left without: {fix}{fewer}{loosen}")
     count = int(excluded.sum())
     they, them = ("they", "them") if len(rare) > 1 else ("it", "it")
-    note = (
-        f"{classes} ({counted(count, 'row')}) left out: {they} {few}. To measure {them}, {fix}, or use fewer "
-        f"folds{loosen}"
-    )
+    fewer = ", or use fewer folds" * has_option("folds")
+    note = f"{classes} ({counted(count, 'row')}) left out: {they} {few}. To measure {them}, {fix}{fewer}{loosen}"
     reason = f"of {classes}, too few for {folds} folds"
     return np.flatnonzero(~excluded), {reason: np.flatnonzero(excluded)}, [note]
 

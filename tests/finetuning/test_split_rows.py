@@ -84,3 +84,15 @@ def test_holding_out_rows_without_a_class_of_the_others_is_refused(tmp_path: Pat
     store = make_store(tmp_path / "s", X, label=["ab"[value] for value in y], split=named)
     with pytest.raises(TrainingDataError, match="5 training and validation rows are too few to hold out"):
         hold_out_training_rows(read_split_rows(store, "label", SplitOptions(near_duplicates="off")))
+
+
+@pytest.mark.parametrize("rows", [6, 40])
+def test_messages_advise_no_option_that_fine_tuning_does_not_have(tmp_path: Path, rows: int) -> None:
+    X, _ = clusters(rows, classes=2)
+    few, fractions = [f"class {row % (rows // 2)}" for row in range(rows)], [row + 0.5 for row in range(rows)]
+    store = make_store(tmp_path / "store", X, label=few, price=fractions)
+    for column in ("label", "price"):
+        with pytest.raises(TrainingDataError) as error:
+            read_split_rows(store, column, NO_GROUPS)
+        assert "folds=" not in str(error.value)
+        assert "task=" not in str(error.value)

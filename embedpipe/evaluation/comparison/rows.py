@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from embedpipe._utils.machine.memory import memory_left, parse_size
-from embedpipe._utils.option_names import option
+from embedpipe._utils.option_names import has_option, option
 from embedpipe.backbones.spec import LayerSpec
 from embedpipe.errors import UsageError
 from embedpipe.evaluation.comparison.options import EvaluateOptions
@@ -156,9 +156,9 @@ def read_rows(
         used_splits = given_splits.for_ids(ids.to_pylist())
         _check_groups(used_splits, groups, options.group)
         source = "given" if isinstance(splits, Splits) else f"those of {splits}"
-        note = (
-            f"splits are {source}: {option('folds')}, {option('repeats')} and {option('near_duplicates')} are not used"
-        )
+        unused = f"{option('folds')}, {option('repeats')} and " * has_option("folds")
+        verb = "are" if unused else "is"
+        note = f"splits are {source}: {unused}{option('near_duplicates')} {verb} not used"
         used_splits = replace(used_splits, notes=[*used_splits.notes, note])
     else:
         vectors, cosine, notes = _vectors_to_group(first, layers[0], ids, options)

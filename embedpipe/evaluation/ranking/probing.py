@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedpipe._utils.blas_threads import SMALL, one_blas_thread
-from embedpipe._utils.option_names import option
+from embedpipe._utils.option_names import fixed_options, option
 from embedpipe._utils.progress import Advance, Progress
 from embedpipe.errors import BackboneError, TrainingDataError
 from embedpipe.evaluation.differences import differences, estimates
@@ -130,10 +130,12 @@ def _splits(
     """Make folds that keep near-duplicates together, found by the concatenated vectors of all backbones."""
     arguments: dict[str, Any] = {"task": task, "folds": FOLDS, "repeats": REPEATS, "seed": seed}
     try:
-        return make_splits(ids, y, vectors=np.hstack([normalised(X) for X in vectors]), **arguments)
+        with fixed_options("folds", "near_duplicates"):
+            return make_splits(ids, y, vectors=np.hstack([normalised(X) for X in vectors]), **arguments)
     except TrainingDataError as error:
         # Poor vectors make near-duplicates of nearly all items of a class: the linear probe will show it.
-        splits = make_splits(ids, y, **arguments)
+        with fixed_options("folds"):
+            splits = make_splits(ids, y, **arguments)
         splits.notes.append(f"near-duplicates are not kept in one fold: {error}")
         return splits
 

@@ -13,6 +13,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import Normalizer
 
 from embedpipe._utils.messages.counting import counted
+from embedpipe._utils.option_names import fixed_options
 from embedpipe._utils.progress import Progress
 from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.estimators.linear.logistic_regression import TunedLogisticRegression
@@ -73,7 +74,8 @@ def measure_frozen_baselines(
     groups = None if split.splits.groups is None else split.splits.groups[rows]
     y = split.classes[split.y[rows]]
     repeats = 1 if len(rows) >= MANY_ROWS else 2
-    splits = make_splits(ids, y, task="classification", groups=groups, folds=FOLDS, repeats=repeats)
+    with fixed_options("folds"):
+        splits = make_splits(ids, y, task="classification", groups=groups, folds=FOLDS, repeats=repeats)
     layers = tuple(dict.fromkeys(name for store in stores for name in _layers(store)))
     read = read_rows(stores, EvaluateOptions(label=label, task="classification", layer=layers), splits)
     candidates = make_candidates(read, list(_heads().values()), _no_names)

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from sklearn.model_selection import KFold, StratifiedKFold
 
 from embedpipe._utils.messages.counting import counted
-from embedpipe._utils.option_names import option
+from embedpipe._utils.option_names import has_option, option
 from embedpipe.errors import StoreError, TrainingDataError
 from embedpipe.heads.columns.table_columns import (
     TableColumn,
@@ -182,10 +182,10 @@ def labels_of(rows: pa.Table, options: FitOptions) -> tuple[npt.NDArray[Any], Ta
     y, labels = label_array(rows.column(options.label)), None
     task = options.task or ("regression" if y.dtype.kind == "f" and (y != np.round(y)).any() else "classification")
     if task == "classification" and y.dtype.kind == "f" and (y != np.round(y)).any():
+        as_numbers = f", or predict numbers ({option('task', 'regression')})" * has_option("task")
         raise TrainingDataError(
             f"classes must be text or integers, and column {options.label!r} holds fractions such as "
-            f"{y[y != np.round(y)][0].item()!r}: write them as text (`embedpipe label`), or predict numbers "
-            f"({option('task', 'regression')})"
+            f"{y[y != np.round(y)][0].item()!r}: write them as text (`embedpipe label`){as_numbers}"
         )
     if y.dtype.kind == "U" and pc.any(pc.ends_with(rows.column(options.label), "\0")).as_py():
         raise TrainingDataError(f"labels must not end in a zero byte: clean column {options.label!r}")

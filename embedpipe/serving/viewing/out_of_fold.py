@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from embedpipe._utils.option_names import fixed_options
 from embedpipe.errors import TrainingDataError
 from embedpipe.estimators.wrappers.base import clone_with_chosen_params, fit_on
 from embedpipe.splits.make import make_splits
@@ -47,7 +48,8 @@ def predict_out_of_fold(fitted: Any, X: npt.NDArray[np.float32], y: npt.NDArray[
         raise TrainingDataError(f"{len(y):,} items are too many to be predicted in folds for a page")
     ids = [str(row) for row in range(len(y))]
     options: dict[str, Any] = {"vectors": X, "near_duplicates": "copies", "folds": FOLDS, "repeats": 1}
-    splits = make_splits(ids, y, task="classification", **options)
+    with fixed_options("folds", "near_duplicates"):
+        splits = make_splits(ids, y, task="classification", **options)
     probable = hasattr(fitted, "predict_proba")
     predicted = np.empty(len(y), np.asarray(fitted.classes_).dtype)
     shares = np.zeros((len(y), len(fitted.classes_)))
