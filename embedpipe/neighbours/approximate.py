@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -147,10 +148,16 @@ class NearRows:
         chosen = [probes for size, probes in zip(self.tuning.k, self.tuning.probes, strict=True) if k <= size + 1]
         return chosen[0] if chosen else int(self.cells.nlist)
 
+    @cached_property
+    def _live(self) -> npt.NDArray[np.bool_] | None:
+        """Which keys have a row, found once: it takes longer than the search of a query. None if all have."""
+        live = None if self.row_of is None else self.row_of >= 0
+        return None if live is None or live.all() else live
+
     def _allowed(self, within: Rows | None) -> npt.NDArray[np.bool_] | None:
         """Return which keys may be found; None for all."""
         if within is None:
-            return None if self.row_of is None or (self.row_of >= 0).all() else self.row_of >= 0
+            return self._live
         chosen = np.zeros(len(self.rows) + 1, bool)  # the last one stands for removed rows
         chosen[within] = True
         return chosen[: len(self.rows)] if self.row_of is None else chosen[self.row_of]
