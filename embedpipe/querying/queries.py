@@ -32,6 +32,7 @@ from embedpipe.sources.locations import is_url, local_path, printable
 from embedpipe.sources.opening import TEXT_HINT, open_source
 from embedpipe.sources.options import Modality
 from embedpipe.sources.reading import Joined
+from embedpipe.sources.vectors.npy_files import read_npy
 
 if TYPE_CHECKING:
     from embedpipe.backbones.backbone import Backbone
@@ -221,10 +222,9 @@ def _reduced(index: SimilarityIndex, vectors: npt.NDArray[Any]) -> npt.NDArray[A
 
 def _read_vectors(name: str) -> npt.NDArray[Any]:
     try:
-        vectors: npt.NDArray[Any] = np.load(name, allow_pickle=False)
-    except Exception as error:  # NumPy raises many types on a damaged header
+        return read_npy(name)
+    except ValueError as error:
         raise UsageError(f"cannot read vectors from {name!r}: {error}") from error
-    return vectors
 
 
 def _embed(

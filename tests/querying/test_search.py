@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -14,8 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from stored import clusters, make_spec, make_store
 
-from embedpipe import FeatureStore, SimilarityIndex, embed, search
-from embedpipe.errors import BackboneError, UsageError
+from embedpipe import FeatureStore, SimilarityIndex, embed, import_vectors, search
+from embedpipe.errors import BackboneError, SourceError, UsageError
 
 
 @settings(max_examples=25, deadline=None)
@@ -125,7 +126,7 @@ def test_layer_is_chosen_where_there_are_several(photos: Path, tmp_path: Path) -
         (np.ones(8, complex), "array of real numbers, got complex128"),
         (np.empty((0, 8)), r"got \(0, 8\)"),
         ("row-0004", "has no id 'row-0004', and there is no file or folder 'row-0004'; did you mean 'row-004'"),
-        ("nowhere.npy", "cannot read vectors from 'nowhere.npy'"),
+        ("nowhere.npy", "cannot read vectors from 'nowhere.npy': there is no such file"),
         ("a" * 5000, "there is no file or folder"),
         ("\ud83d", "must be valid Unicode"),
     ],
@@ -139,8 +140,27 @@ def test_bad_queries_are_refused(tmp_path: Path, query: object, message: str) ->
 def test_npy_file_of_objects_is_not_unpickled(tmp_path: Path) -> None:
     np.save(tmp_path / "bad.npy", np.array([{"a": 1}], dtype=object))
     store = make_store(tmp_path / "s", clusters(12)[0])
-    with pytest.raises(UsageError, match=r"cannot read vectors from .*bad.npy"):
+    with pytest.raises(UsageError, match=r"cannot read vectors from .*bad.npy.: it holds Python objects"):
         search(store, tmp_path / "bad.npy")
+
+
+@pytest.mark.parametrize("kind", ["text", "empty", "npz", "folder", "pipe"])
+def test_other_files_are_no_vectors_and_no_one_is_told_to_unpickle_them(tmp_path: Path, kind: str) -> None:
+    bad = tmp_path / "bad.npy"
+    if kind == "folder":
+        bad.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(bad)
+    elif kind == "npz":
+        np.savez(tmp_path / "z.npz", np.ones((2, 8)))
+        (tmp_path / "z.npz").rename(bad)
+    else:
+        bad.write_text("hello" * (kind == "text"))
+    reason = {"folder": "a folder, not a file", "pipe": "a named pipe, not a file"}.get(kind, "it is no .npy file")
+    store = make_store(tmp_path / "s", clusters(12)[0])
+    for read in (lambda: search(store, bad), lambda: import_vectors(bad, tmp_path / "new.features", ids=["a", "b"])):
+        with pytest.raises((UsageError, SourceError), match=f"cannot read vectors from .*: {reason}"):
+            read()
 
 
 @pytest.mark.parametrize("header", ["((", "'''x", "{'descr': '<f4'", "\n  x\n y", "{'shape': (10**30,)}"])

@@ -20,6 +20,7 @@ from embedpipe.sources.file_types import TABLE_SUFFIXES, suffix_of
 from embedpipe.sources.listing import SCHEMA
 from embedpipe.sources.options import SourceOptions
 from embedpipe.sources.tables.table_files import load_table
+from embedpipe.sources.vectors.npy_files import read_npy
 from embedpipe.sources.vectors.vector_source import VectorSource
 
 Columns = dict[str, pa.ChunkedArray]
@@ -122,7 +123,7 @@ def _read(
         )
     try:
         if suffix == ".npy":
-            return {role: _as_column(np.load(name, allow_pickle=False), parameter)}
+            return {role: _as_column(read_npy(name), parameter)}
         if suffix == ".txt":
             with Path(name).open(encoding="utf-8-sig") as file:
                 # str.splitlines knows more ends of lines, such as U+2028.

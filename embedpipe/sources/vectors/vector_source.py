@@ -21,6 +21,7 @@ from embedpipe.sources.columns.numbers import read_numbers
 from embedpipe.sources.file_types import suffix_of
 from embedpipe.sources.locations import absolute, local_path, open_file, require_no_secret
 from embedpipe.sources.tables.table_files import empty_to_null, refuse_doubled_names
+from embedpipe.sources.vectors.npy_files import read_npy
 from embedpipe.sources.vectors.vector_columns import find_vector_columns, is_list
 
 SUFFIXES = (".npy", ".parquet", ".csv", ".tsv")
@@ -136,7 +137,7 @@ def _open_file(path: str, vector: str | None, id: str | None) -> VectorSource:
             file = local_path(location)
             if file is None:
                 raise SourceError(f"a .npy file is read from a local disk, got {path!r}: copy it here first")
-            return _of_array(np.load(file, mmap_mode="r", allow_pickle=False), name, vector)
+            return _of_array(read_npy(file, mmap_mode="r"), name, vector)
         if suffix == ".parquet":
             return _of_parquet(location, name, vector)
         return _of_csv(location, name, vector, id, "\t" if suffix == ".tsv" else ",")
