@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embedpipe._utils.atomic import check_writable
 from embedpipe._utils.option_names import option
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.spec import LayerSpec
@@ -17,7 +19,7 @@ from embedpipe.neighbours import NearRows, faiss_alone, make_cells, measure_reca
 from embedpipe.neighbours.cells import BITS, add_rows, bytes_a_row, cell_count, padded_dim, unevenness
 from embedpipe.neighbours.exact import Vectors
 from embedpipe.querying.options import IndexOptions
-from embedpipe.querying.saved_index import METRIC, Figures, Manifest, SavedIndex, move_to_version, write_index
+from embedpipe.querying.saved_index import MANIFEST, METRIC, Figures, Manifest, SavedIndex, move_to_version, write_index
 from embedpipe.report.drawing.wording import counted
 from embedpipe.store import FeatureStore
 from embedpipe.store.data_files import index_folder
@@ -40,8 +42,12 @@ def build_index(
     """Build the index of a store, save and open it; see `SimilarityIndex.build`."""
     if len(layers) > 1:
         raise UsageError(f"an index holds one layer, got {option('layer', '+'.join(each.name for each in layers))}")
-    if index_folder(store.path) is None:
+    folder = index_folder(store.path)
+    if folder is None:
         raise UsageError(f"an index needs a store on a local disk, got {store.path!r}")
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise UsageError(f"{str(folder)!r} must be the folder of an index, or not exist: move it elsewhere")
+    check_writable(folder / MANIFEST)
     bits = _choose_bits(len(store), layers[0].dim, options)
     start = time.perf_counter()
     with show.step("dividing rows into cells", len(store), "rows") as advance:

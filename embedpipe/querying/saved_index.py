@@ -257,10 +257,10 @@ def open_index(store: FeatureStore, layer: str) -> SavedIndex | None:
         try:
             return SavedIndex(folder, manifest)
         except FileNotFoundError as error:  # another process replaced the index
-            missing = error
+            missing = Path(error.filename or "a file of it").name
         except (OSError, RuntimeError, ValueError, LookupError, pa.ArrowException) as error:
             raise IndexRefusedError(str(error)) from error
-    raise IndexRefusedError(str(missing))
+    raise IndexRefusedError(f"{missing} is missing")
 
 
 def write_index(store: FeatureStore, values: dict[str, Any], cells: Any, keys: Keys) -> SavedIndex:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from command import run
 from stored import clusters, make_store
+
+from embedpipe.querying import building
 
 
 @pytest.fixture
@@ -39,3 +42,15 @@ def test_bad_options_name_the_command_line(store: Path) -> None:
     assert (refused.exit_code, "--recall must be above 0 and below 1, got 1.0" in refused.stderr) == (2, True)
     refused = run("index", store, "--memory", "10B")
     assert (refused.exit_code, "--memory must be at least" in refused.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("kind", ["file", "link to nothing"])
+def test_place_of_an_index_is_checked_before_it_is_built(store: Path, kind: str) -> None:
+    place = Path(f"{store}.index")
+    if kind == "file":
+        place.write_text("mine")
+    else:
+        place.symlink_to(store.parent / "nowhere")
+    with mock.patch.object(building, "make_cells", side_effect=AssertionError("cells were made")):
+        refused = run("index", store)
+    assert (refused.exit_code, "s.index' must be the folder of an index, or not exist" in refused.stderr) == (2, True)

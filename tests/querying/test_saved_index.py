@@ -287,6 +287,12 @@ def test_manifests_of_no_index_are_refused(copied: Path, change: dict[str, Any],
     assert reason in refusal(copied)
 
 
+def test_missing_file_is_named(copied: Path) -> None:
+    (cells,) = Path(f"{copied}.index").glob("cells-*")
+    cells.unlink()
+    assert refusal(copied) == f"{cells.name} is missing"
+
+
 def test_index_of_a_damaged_folder_is_built_anew(copied: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (Path(f"{copied}.index") / "manifest.json").write_text("{}")
     assert SimilarityIndex.build(copied, recall=0.95, progress=True).state == "ready"
