@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pytest
 from conftest import TINY
-from object_server import ObjectServer, object_server, weed_server
+from object_server import ObjectServer, WeedServer, object_server, weed_server
 
 import embedpipe
 from embedpipe import FeatureStore
-from embedpipe.errors import UnreachableError, UsageError
+from embedpipe.errors import StoreError, UnreachableError, UsageError
 from embedpipe.sources.access.s3 import delta_options
 from embedpipe.sources.locations import read_bytes
 from embedpipe.store import delta_log
@@ -211,3 +211,15 @@ def test_keys_and_server_of_a_profile(server: ObjectServer, tmp_path: Path, monk
     monkeypatch.setenv("AWS_CONFIG_FILE", str(shutil.copy(config, tmp_path / "damaged")))
     with pytest.raises(UsageError, match=r"cannot read the profiles in .*damaged"):
         delta_options("s3://bucket/store")
+
+
+def test_a_server_that_refuses_a_key_is_no_damage(server: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    embedpipe.import_vectors(pa.table({"id": ["a"], "embedding": [[1.0, 2.0]]}), "s3://bucket/store")
+    with pytest.raises(StoreError, match=r"refuses the request \(NoSuchBucket: .*\): check the bucket") as raised:
+        FeatureStore("s3://nowhere/store")
+    assert "repair" not in str(raised.value)
+    if isinstance(server, WeedServer):  # moto checks no key
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+        with pytest.raises(StoreError, match=r"store'.*refuses the request \(SignatureDoesNotMatch: .*\)") as raised:
+            FeatureStore("s3://bucket/store")
+        assert "repair" not in str(raised.value)

@@ -28,7 +28,7 @@ from embedpipe._utils.atomic import check_writable, sync
 from embedpipe._utils.checksums import HashedFile, checksum
 from embedpipe._utils.machine.regular_files import open_regular
 from embedpipe.errors import StoreError, UsageError
-from embedpipe.sources.access.outage import lacks_credentials
+from embedpipe.sources.access.outage import one_line, refusal
 from embedpipe.sources.locations import require_no_secret
 from embedpipe.store.schema import VECTOR, is_ascending, is_compressed, rounded
 
@@ -262,10 +262,7 @@ def refuse_repeats(ids: pa.Array | pa.ChunkedArray, path: str) -> None:
 
 def reason(error: Exception) -> str:
     """Return the message of an error of delta-rs in one line, without colours, numbered causes and call stacks."""
-    if lacks_credentials(str(error)):
-        return "there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
-    first = str(error).split("\n   0: ")[0]
-    return " ".join(re.sub(r"\x1b\[\d+m|↳", "", first).split())[:500]
+    return refusal(str(error)) or one_line(str(error).split("\n   0: ")[0])[:500]
 
 
 def _is_below(path: str) -> bool:

@@ -24,7 +24,7 @@ from embedpipe._utils.atomic import sync
 from embedpipe._utils.checksums import checksum
 from embedpipe._utils.machine.regular_files import read_regular
 from embedpipe.errors import StoreError
-from embedpipe.sources.access.outage import lacks_credentials, outages_raised
+from embedpipe.sources.access.outage import outages_raised, refusal
 from embedpipe.sources.access.s3 import delta_options
 from embedpipe.store.data_files import DATA_FILE, damaged, reason, refuse_misread
 
@@ -138,7 +138,7 @@ def is_newest(delta: DeltaTable, path: str) -> bool:
 
 def unreadable(error: Exception, path: str, log: LocalLog | None) -> StoreError:
     """Return the error for a log that delta-rs cannot read, with the name of the file that is damaged."""
-    if lacks_credentials(str(error)):
+    if refusal(str(error)):
         return StoreError(f"cannot open {path!r}: {reason(error)}")
     name = log.damaged_file() if log else ""
     what = f"{name} in the log of {path!r} is damaged" if name else f"the log of {path!r} cannot be read"

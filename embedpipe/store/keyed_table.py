@@ -25,7 +25,7 @@ from deltalake.transaction import AddAction, RemoveAction
 from embedpipe._utils.atomic import sync
 from embedpipe._utils.folder_kinds import but_is
 from embedpipe.errors import ConcurrentWriteError, EmbedpipeError, StoreError, StoreNotFoundError, TemporaryError
-from embedpipe.sources.access.outage import outages_raised
+from embedpipe.sources.access.outage import outages_raised, refusal
 from embedpipe.sources.locations import filesystem
 from embedpipe.store import data_files, delta_log
 from embedpipe.store.data_files import (
@@ -184,6 +184,8 @@ class KeyedTable:
             yield parquet
 
     def _damaged(self, file: DataFile, why: str) -> StoreError:
+        if refused := refusal(why):
+            return StoreError(f"cannot read {file.path!r} of {self.path!r}: {refused}")
         what = f"file {file.path!r} of {self.path!r} is missing or damaged: {why}"
         if self._pinned or not is_newest(self._delta, self.path):
             return StoreError(f"{what} (vacuum deletes files of old versions such as {self.version}): open the newest")
@@ -339,8 +341,8 @@ class KeyedTable:
             except CommitFailedError:
                 continue
             except Exception as error:  # delta-rs raises a plain Exception for names that differ only in case
-                names = [field.name for field in missing]
-                raise StoreError(f"cannot add columns {names} to {self.path!r}: {reason(error)}") from error
+                what = f"cannot add columns {[field.name for field in missing]} to {self.path!r}"
+                raise StoreError(f"{what}: {reason(error)}") from error
         raise ConcurrentWriteError(f"other writers changed {self.path!r} {MAX_ATTEMPTS} times in a row: try again")
 
     @outages_raised()
@@ -383,9 +385,8 @@ class KeyedTable:
                 )
             except (DeltaError, OSError) as error:
                 self.refresh()
-                live = {file.path for file in self.files}
                 # If the commit succeeded all the same, the new files are in use and must stay.
-                if not any(action.path in live for action in adds):
+                if {action.path for action in adds}.isdisjoint(file.path for file in self.files):
                     self._delete_uncommitted()
                     if self.version == read_version:
                         raise StoreError(f"a commit to {self.path!r} failed: {reason(error)}") from error

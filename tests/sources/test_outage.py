@@ -9,7 +9,7 @@ from email.message import Message
 import pytest
 
 from embedpipe.errors import Failure, SourceError, StoreError, UnreachableError, WeightsError
-from embedpipe.sources.access.outage import OutageWatch, is_outage, outages_raised
+from embedpipe.sources.access.outage import OutageWatch, is_outage, outages_raised, refusal
 
 REFUSED = ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
 AWS = "When listing objects under key 'photos/' in bucket 'b': AWS Error {} during ListObjectsV2 operation: no"
@@ -84,3 +84,30 @@ def test_many_outages_in_a_row_end_a_run() -> None:
         watch(away)
     with pytest.raises(UnreachableError, match=r"items in a row could not be read, the last with: no answer"):
         watch(away)
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        (
+            "Server returned non-2xx status code\n ↳ 403 Forbidden\n ↳ <Error><Code>SignatureDoesNotMatch</Code>"
+            "<Message>Check your key.</Message></Error>",
+            "the server refuses the request (SignatureDoesNotMatch: Check your key): check the bucket",
+        ),
+        (
+            "Server returned non-2xx status code: 401 Unauthorized",
+            "refuses the request (status code: 401 Unauthorized)",
+        ),
+        ("404 Not Found <Error><Code>NoSuchBucket</Code><Message>No b</Message>", "request (NoSuchBucket: No b)"),
+        ("400 Bad Request <Code>ExpiredToken</Code><Message>It ended.</Message>", "request (ExpiredToken: It ended)"),
+        ("AWS Error ACCESS_DENIED during HeadObject operation: No response body", "request (AWS Error ACCESS_DENIED)"),
+        ("credential provider was not enabled", "there are no credentials: set AWS_ACCESS_KEY_ID"),
+        ("Server returned non-2xx status code: 404 Not Found <Code>NoSuchKey</Code>", None),
+        ("Server returned non-2xx status code: 503 Service Unavailable <Code>SlowDown</Code>", None),
+        ("No such file or directory", None),
+    ],
+)
+def test_a_refusal_is_told_from_damage_and_from_an_outage(message: str, words: str | None) -> None:
+    found = refusal(message)
+    assert found is None if words is None else words in str(found)
+    assert found is None or not is_outage(OSError(message))

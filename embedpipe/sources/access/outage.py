@@ -16,6 +16,16 @@ from embedpipe.errors import BackboneError, EmbedpipeError, Failure, TemporaryEr
 #: What delta-rs says without credentials: its last try is the metadata server of a cloud, which does not answer.
 _NO_CREDENTIALS = re.compile(r"169\.254\.169\.254|no credentials found|credential provider was not enabled")
 
+#: What pyarrow and delta-rs say when a server refuses the user, or has no such bucket.
+_REFUSED = re.compile(
+    r"status code:? 40[13] \w+|<Code>(?:ExpiredToken|InvalidToken|NoSuchBucket)<|AWS Error (?:ACCESS_DENIED"
+    r"|EXPIRED_TOKEN|INVALID_ACCESS_KEY_ID|INVALID_SIGNATURE|NO_SUCH_BUCKET|SIGNATURE_DOES_NOT_MATCH"
+    r"|UNRECOGNIZED_CLIENT)"
+)
+
+#: The answer of a server in XML.
+_ANSWER = re.compile(r"<Code>(\w+)</Code>\s*<Message>([^<]*)")
+
 #: Codes of HTTP with which a server asks to come back later.
 _LATER = frozenset({408, 425, 429, 500, 502, 503, 504})
 
@@ -71,12 +81,24 @@ def _is_one(error: BaseException) -> bool:
     if not isinstance(error, OSError) and all(kind.__name__ != "DeltaError" for kind in type(error).__mro__):
         return False
     text = " ".join(str(error).split())
-    return not lacks_credentials(text) and bool(_MESSAGES.search(text))
+    return refusal(text) is None and bool(_MESSAGES.search(text))
 
 
-def lacks_credentials(message: str) -> bool:
-    """Return whether the message of an error of delta-rs says that it found no credentials."""
-    return _NO_CREDENTIALS.search(message) is not None
+def refusal(message: str) -> str | None:
+    """Return why a storage refuses the user, from the message of an error; None for an error of another kind."""
+    if _NO_CREDENTIALS.search(message):
+        return "there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+    text = one_line(message)
+    if (refused := _REFUSED.search(text)) is None:
+        return None
+    answer = _ANSWER.search(text)
+    words = f"{answer[1]}: {answer[2].rstrip('. ')}" if answer else refused[0]
+    return f"the server refuses the request ({words}): check the bucket, the credentials and what they may do"
+
+
+def one_line(message: str) -> str:
+    """Return the message of an error of delta-rs in one line, without colours."""
+    return " ".join(re.sub(r"\x1b\[\d+m|↳", "", message).split())
 
 
 @contextlib.contextmanager
@@ -93,7 +115,7 @@ def outages_raised(place: str = "") -> Iterator[None]:
     except (EmbedpipeError, OSError) as error:
         if not is_outage(error):
             raise
-        text = " ".join(re.sub(r"\x1b\[\d+m|↳", "", str(error)).split())
+        text = one_line(str(error))
         text = f"cannot reach {place!r}: {text}" if place else text
         raise UnreachableError(f"{text}: the storage or server does not answer for now, so try again later") from error
 
