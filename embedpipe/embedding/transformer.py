@@ -30,8 +30,8 @@ from embedpipe.embedding.options import RunOptions
 from embedpipe.embedding.updating import embed_listing
 from embedpipe.errors import ItemError, StoreError, UsageError
 from embedpipe.sources import list_items
+from embedpipe.sources.in_memory import is_missing
 from embedpipe.sources.listing import Listing
-from embedpipe.sources.readers.memory import is_missing_text
 from embedpipe.store import FeatureStore
 from embedpipe.store.schema import matrix
 
@@ -304,7 +304,7 @@ def items_of(X: Any) -> list[Any]:
 
 def _is_blank(item: Any) -> bool:
     """Return whether a cell of texts is missing or blank: None, NaN, NA, NaT or white space."""
-    return not item.strip() if isinstance(item, str) else is_missing_text(item)
+    return not item.strip() if isinstance(item, str) else is_missing(item)
 
 
 def _ids_by_content(store: FeatureStore, digests: list[str]) -> dict[str, str]:

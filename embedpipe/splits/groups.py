@@ -5,8 +5,6 @@ Groups come from a column of the user's (one patient, one shoot) and from near-d
 
 from __future__ import annotations
 
-import math
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -22,6 +20,7 @@ from embedpipe.decoding.hashing.perceptual import PerceptualHashes
 from embedpipe.errors import UsageError
 from embedpipe.neighbours.duplicates import first_copies, near_duplicate_groups
 from embedpipe.neighbours.exact import Vectors
+from embedpipe.sources.in_memory import is_missing
 from embedpipe.statistics.percentages import percent
 
 Rows = npt.NDArray[np.int64]
@@ -104,16 +103,10 @@ def _numbered(groups: Iterable[Any], rows: int) -> Rows:
     values = [value.item() if isinstance(value, np.generic) else value for value in groups]
     if len(values) != rows:
         raise UsageError(f"groups must have one value per row, got {len(values)} values for {rows} rows")
-    missing = [_is_missing(value) for value in values]
+    missing = [is_missing(value) for value in values]
     keys = [(gap, row if gap else value) for row, (gap, value) in enumerate(zip(missing, values, strict=True))]
     numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
     return np.array([numbers[key] for key in keys], np.int64)
-
-
-def _is_missing(value: Any) -> bool:
-    pandas = sys.modules.get("pandas")
-    of_pandas = pandas is not None and (value is pandas.NA or value is pandas.NaT)
-    return value is None or of_pandas or (isinstance(value, float) and math.isnan(value))
 
 
 def criterion_of(cosine: float, hashes: PerceptualHashes | None) -> str:

@@ -15,9 +15,10 @@ import numpy.typing as npt
 from embedpipe._utils.messages.counting import counted
 from embedpipe._utils.option_names import has_option, option
 from embedpipe.decoding.hashing.perceptual import PerceptualHashes
-from embedpipe.errors import TrainingDataError, UsageError
+from embedpipe.errors import TrainingDataError, UsageError, require_one_of
 from embedpipe.neighbours.exact import Vectors
 from embedpipe.neighbours.options import NEAR_DUPLICATE_COSINE
+from embedpipe.sources.in_memory import is_missing
 from embedpipe.splits.grouped import fold_numbers
 from embedpipe.splits.groups import RowGroups, find_groups
 from embedpipe.splits.inner import FOLDS, MANY_ROWS, Split
@@ -25,13 +26,16 @@ from embedpipe.splits.options import check_folds
 from embedpipe.splits.split_column import divide_by_split, parse_split_names
 from embedpipe.splits.splits import Resample, Rows, Splits, load_splits
 from embedpipe.statistics.percentages import percent
+from embedpipe.store.id_index import id_array
 
 __all__ = ["Resample", "Splits", "load_splits", "make_splits"]
+
+TASKS = ("classification", "regression", "multilabel")
 
 
 def make_splits(
     ids: Sequence[str],
-    y: npt.NDArray[Any],
+    y: npt.ArrayLike,
     *,
     task: str,
     split: Iterable[Any] | None = None,
@@ -59,7 +63,7 @@ def make_splits(
     ----------
     ids : sequence of str
         Unique.
-    y : array (n_samples,), or bool array (n_samples, n_labels) for several labels a row
+    y : sequence (n_samples,), or bool array (n_samples, n_labels) for several labels a row
     task : {"classification", "regression", "multilabel"}
         Folds are stratified for ``classification``.
     split : iterable of n_samples split names, optional
@@ -103,16 +107,28 @@ def make_splits(
     >>> splits.resamples[0].train.shape, splits.resamples[0].test.shape
     ((8,), (4,))
     """
-    ids = list(ids)
+    # Before NumPy makes text of NaN in a list of texts.
+    unlabelled = [row for row, value in enumerate(y if isinstance(y, Sequence) else []) if is_missing(value)]
+    ids, y = id_array(ids).to_pylist(), np.asarray(y)
+    require_one_of("task", task, TASKS)
     check_folds(folds, repeats)
-    if len({*ids}) < len(ids) or len(y) != len(ids):
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise UsageError(f"{option('seed')} must be an integer >= 0, got {seed!r}")
+    if not len(ids) or len({*ids}) < len(ids) or len(y) != len(ids):
         raise UsageError(
             f"ids must be unique, one per row, got {len(ids)} ids, {len({*ids})} of them distinct, for {len(y)} rows"
         )
+    if y.dtype.kind in "fO":
+        unlabelled += [row for row, value in enumerate(y.tolist()) if is_missing(value)]
+    if unlabelled:
+        raise TrainingDataError(f"every row must have a label, and row {unlabelled[0] + 1} has none: leave it out")
     kinds = np.unique(y, return_inverse=True)[1] if task == "classification" and y.ndim == 1 else None
     if near_duplicates is None:
         vectors, near_duplicates = None, NEAR_DUPLICATE_COSINE
     row_groups = find_groups(len(ids), groups, vectors, near_duplicates, hashes)
+    split = None if split is None else list(split)
+    if split is not None and len(split) != len(ids):
+        raise UsageError(f"{option('split')} must have one name per row, got {len(split)} names for {len(ids)} rows")
     names = None if split is None else parse_split_names(split)
     if names is not None:
         return _by_split_column(ids, y, kinds, names, row_groups, seed)

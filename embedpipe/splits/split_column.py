@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from embedpipe.sources.in_memory import is_missing
 from embedpipe.sources.listing import split_name
 from embedpipe.splits.inner import Split
 
@@ -41,7 +42,7 @@ def parse_split_names(values: Iterable[Any]) -> npt.NDArray[Any] | None:
 
     Returns None unless ``train`` and one of ``validation`` and ``test`` occur: the column then declares no split.
     """
-    names = np.array([split_name(value) for value in values], dtype=object)
+    names = np.array([None if is_missing(value) else split_name(value) for value in values], dtype=object)
     return names if {"train"} < {*names} & {"train", "validation", "test"} else None
 
 

@@ -213,8 +213,7 @@ def test_regression_and_multilabel_are_not_stratified() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"folds": 1}, "folds must be >= 2"),
-        ({"repeats": 0}, "repeats >= 1, got 5 and 0"),
+        ({"folds": 1}, "folds must be >= 2 and repeats >= 1, got 1 and 5"),
         ({"groups": ["a"]}, "groups must have one value per row, got 1 values for 20 rows"),
         ({"vectors": np.ones((3, 2), np.float32)}, "got 3 vectors for 20 ids"),
         ({"vectors": np.ones((20, 2), np.float32), "near_duplicates": 2.0}, r"in \(0, 1\], got 2.0"),
@@ -229,3 +228,35 @@ def test_ids_must_be_unique_and_one_per_row() -> None:
     for ids in (["a", "a", "b", "c"], ["a", "b"]):
         with pytest.raises(UsageError, match="ids must be unique, one per row"):
             make_splits(ids, np.arange(4) % 2, task="classification", folds=2)
+
+
+def test_labels_may_be_a_list() -> None:
+    y = ["a", "b"] * 20
+    listed = make_splits(names(40), y, task="classification")
+    assert listed.identity == make_splits(names(40), np.array(y), task="classification").identity
+    assert all(np.unique(np.array(y)[each.test], return_counts=True)[1].tolist() == [4, 4] for each in listed.resamples)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"task": "classfication"}, "did you mean 'classification'"),
+        ({"folds": 2.5}, "folds and repeats must be integers, got 2.5 and 5"),
+        ({"repeats": 0}, "folds must be >= 2 and repeats >= 1, got 5 and 0"),
+        ({"seed": -1}, "seed must be an integer >= 0, got -1"),
+        ({"split": ["train"] * 9 + ["test"]}, "split must have one name per row, got 10 names for 40 rows"),
+        ({"ids": range(40)}, "ids must be a sequence of strings"),
+        ({"ids": [], "y": []}, "ids must be unique, one per row, got 0 ids"),
+    ],
+)
+def test_what_cannot_be_split_is_refused(changed: dict[str, Any], message: str) -> None:
+    given = {"ids": names(40), "y": ["a", "b"] * 20, "task": "classification"} | changed
+    with pytest.raises(UsageError, match=message):
+        make_splits(given.pop("ids"), given.pop("y"), **given)
+
+
+@pytest.mark.parametrize("y", [[None, "a"] * 20, [float("nan"), *"ab" * 19, "a"], np.r_[np.nan, np.arange(39.0)]])
+def test_rows_without_a_label_are_refused(y: Any) -> None:
+    task = "regression" if isinstance(y, np.ndarray) else "classification"
+    with pytest.raises(TrainingDataError, match="every row must have a label, and row 1 has none"):
+        make_splits(names(40), y, task=task)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from split_examples import check_no_leak, names, with_copies
 
@@ -69,3 +70,10 @@ def test_class_only_in_test_is_noted() -> None:
     y = np.array(["a", "b"] * 4 + ["c"])
     splits = make_splits(names(9), y, task="classification", split=["train"] * 6 + ["test"] * 3)
     assert splits.notes == ["test rows of class 'c' count as wrong: no training row of that class is left"]
+
+
+def test_missing_names_of_pandas_are_no_split() -> None:
+    split = pd.Series(["train"] * 5 + ["test"] * 3 + [None] * 2, dtype="string")
+    splits = make_splits(names(10), np.arange(10) % 2, task="classification", split=split)
+    assert splits.resamples[0].test.tolist() == [5, 6, 7]
+    assert [rows.tolist() for rows in splits.left_out.values()] == [[8, 9]]

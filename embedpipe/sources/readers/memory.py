@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from embedpipe.errors import ReadError, SourceError
 from embedpipe.sources.access.roots import Access, access_of_memory
 from embedpipe.sources.columns.labels import clean_labels
 from embedpipe.sources.file_types import is_image_name, read_payload
-from embedpipe.sources.in_memory import Pairs, plain_item
+from embedpipe.sources.in_memory import Pairs, is_missing, plain_item
 from embedpipe.sources.listing import ROOT, SCHEMA, Listing, ListingBuilder, numbered
 from embedpipe.sources.locations import join, printable, size_and_time
 from embedpipe.sources.options import Modality, or_other_modality
@@ -93,7 +92,7 @@ class _Items:
     ) -> None:
         self._items, self._folder, self._modality, self._access = items, folder, modality, access
         self._positions = positions
-        self._is_missing = _is_none if modality == "image" else is_missing_text
+        self._is_missing = _is_none if modality == "image" else is_missing
         #: Returns the path that an item is, None for other items: a string is a path of an image, or a text.
         self.path_of = _image_path if modality == "image" else _text_path
         advice = f"if it is a text and not a path, pass {option('modality', 'text')}"
@@ -160,16 +159,6 @@ def _text_path(item: Any) -> str | None:
 
 def _is_none(item: Any) -> bool:
     return item is None
-
-
-def is_missing_text(item: Any) -> bool:
-    """Return whether a text is missing: None, NaN, NA or NaT."""
-    if isinstance(item, str | bytes):
-        return False
-    pandas = sys.modules.get("pandas")
-    if item is None or (pandas is not None and (item is pandas.NA or item is pandas.NaT)):
-        return True
-    return isinstance(item, float | np.floating) and bool(np.isnan(item))
 
 
 def _sequence(items: Any, modality: Modality) -> Any:
