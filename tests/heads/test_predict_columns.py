@@ -98,3 +98,14 @@ def test_imported_vectors_are_predicted_with_the_columns_of_their_table(tmp_path
     assert predicted["label"].to_pylist() == columns["label"]
     with pytest.raises(UsageError, match="has no price"):
         fitted.predict(pa.table({name: columns[name] for name in ("id", "vector")}))
+
+
+@pytest.mark.parametrize("words", [("True", "False"), ("TRUE", "FALSE"), ("true", "false")])
+def test_booleans_are_read_as_other_programs_write_them(tmp_path: Path, words: tuple[str, str]) -> None:
+    boxed = np.arange(40) % 2 == 0
+    labels = np.where(boxed ^ (np.arange(40) < 4), "new", "used").tolist()
+    vectors = np.random.default_rng(0).normal(size=(40, 4))
+    columns = {"id": [f"row-{i:02d}" for i in range(40)], "vector": vectors.tolist(), "boxed": boxed, "label": labels}
+    fitted = fit(import_vectors(pa.table(columns), tmp_path / "s.features"), features="boxed", folds=0)
+    written = columns | {"boxed": [words[0] if each else words[1] for each in boxed]}
+    assert fitted.predict(pa.table(written)).equals(fitted.predict(pa.table(columns)))

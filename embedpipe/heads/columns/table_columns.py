@@ -147,8 +147,11 @@ def column_values(columns: Sequence[TableColumn], table: pa.Table) -> Values:
 
 
 def _codes(column: TableColumn, given: pa.ChunkedArray) -> npt.NDArray[Any]:
-    texts = _texts(given)
-    codes = pc.fill_null(pc.index_in(texts, value_set=pa.array(column.categories, pa.string())), UNSEEN)
+    texts, categories = _texts(given), list(column.categories)
+    if {each.lower() for each in categories} == {"true", "false"} and len(categories) == 2:
+        # Programs write booleans as True, TRUE and true.
+        texts, categories = pc.utf8_lower(texts), [each.lower() for each in categories]
+    codes = pc.fill_null(pc.index_in(texts, value_set=pa.array(categories, pa.string())), UNSEEN)
     return np.where(np.asarray(pc.is_null(texts)), MISSING, np.asarray(codes))
 
 
