@@ -23,7 +23,7 @@ from embedpipe.cleaning.options import CleanOptions
 from embedpipe.decoding.hashing.perceptual import PerceptualHashes
 from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.heads.options import FitOptions
-from embedpipe.heads.training.training_data import has_label, labels_of
+from embedpipe.heads.training.training_data import labels_of
 from embedpipe.heads.training.vectors import centred_directions, read_finite, require_different
 from embedpipe.neighbours.duplicates import duplicate_pairs, join_groups
 from embedpipe.neighbours.exact import nearest_rows, normalised
@@ -34,6 +34,7 @@ from embedpipe.splits.stored_hashes import stored_hashes
 from embedpipe.store import FeatureStore
 from embedpipe.store.editing.exclusion import and_excluded, left_out_notes
 from embedpipe.store.opening import known_columns, open_store
+from embedpipe.store.scan import has_label
 
 if TYPE_CHECKING:
     from embedpipe._utils.parameters import CleanParameters

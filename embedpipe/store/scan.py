@@ -164,6 +164,12 @@ def map_layers(
     return [each.vectors for each in maps], rows
 
 
+def has_label(column: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.bool_]:
+    """Return which rows have a label: it is neither null nor NaN nor infinite."""
+    known = pc.fill_null(pc.is_finite(column), False) if pa.types.is_floating(column.type) else pc.is_valid(column)
+    return np.asarray(known, bool)
+
+
 def label_array(column: pa.ChunkedArray) -> npt.NDArray[Any]:
     """Return a label column without nulls as the NumPy array that scikit-learn expects."""
     values = column.combine_chunks()

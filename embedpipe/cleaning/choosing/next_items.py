@@ -22,13 +22,14 @@ from embedpipe.cleaning.options import NextOptions
 from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.heads.head import Head, load_head
 from embedpipe.heads.options import FitOptions
-from embedpipe.heads.training.training_data import has_label, labels_of
+from embedpipe.heads.training.training_data import labels_of
 from embedpipe.heads.training.vectors import centred_directions, read_finite
 from embedpipe.report.drawing.wording import counted
 from embedpipe.statistics import Estimate
 from embedpipe.store import FeatureStore
 from embedpipe.store.editing.exclusion import left_out_notes
 from embedpipe.store.opening import known_columns, open_store
+from embedpipe.store.scan import has_label
 
 if TYPE_CHECKING:
     from embedpipe._utils.parameters import NextParameters

@@ -25,7 +25,7 @@ from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.estimators.wrappers.base import fit_on
 from embedpipe.heads.options import FitOptions
 from embedpipe.heads.registry import make_estimator
-from embedpipe.heads.training.training_data import has_label, labels_of
+from embedpipe.heads.training.training_data import labels_of
 from embedpipe.heads.training.vectors import read_finite
 from embedpipe.neighbours.exact import normalised
 from embedpipe.report.tables import is_page, write_table
@@ -36,6 +36,7 @@ from embedpipe.store import FeatureStore
 from embedpipe.store.editing.exclusion import left_out_notes
 from embedpipe.store.editing.labelling import as_text
 from embedpipe.store.opening import known_columns, open_store
+from embedpipe.store.scan import has_label
 
 if TYPE_CHECKING:
     from embedpipe._utils.parameters import ShiftParameters

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from embedpipe._utils.option_names import option
 from embedpipe.errors import TrainingDataError
 from embedpipe.evaluation.ranking.options import MIN_ROWS, RankOptions
 from embedpipe.heads.options import Task
 from embedpipe.sources.listing import split_name
-from embedpipe.store.scan import label_array
+from embedpipe.store.scan import has_label, label_array
 
 Rows = npt.NDArray[np.int64]
 
@@ -63,7 +62,7 @@ def draw_sample(table: pa.Table, label: str, options: RankOptions) -> LabelledSa
     labels = table.column(label)
     left_out: dict[str, int] = {}
     notes: list[str] = []
-    drawable = np.asarray(pc.is_valid(labels))
+    drawable = has_label(labels)
     if not drawable.any():
         raise TrainingDataError(
             f"backbones are ranked on labelled rows, and no row has a {label!r}: name the column of labels "

@@ -32,7 +32,7 @@ from embedpipe.splits.mapped_rows import MappedRows
 from embedpipe.splits.split_column import divide_by_split, parse_split_names
 from embedpipe.store import FeatureStore
 from embedpipe.store.editing.exclusion import LEFT_OUT, and_excluded, used_rows
-from embedpipe.store.scan import label_array
+from embedpipe.store.scan import has_label, label_array
 from embedpipe.store.schema import require_column
 
 #: What separates the labels of an item in other tables, for a hint.
@@ -194,12 +194,6 @@ def labels_of(rows: pa.Table, options: FitOptions) -> tuple[npt.NDArray[Any], Ta
     if task == "multilabel":
         y, labels = label_sets(rows.column(options.label), options.label, options.label_separator)
     return y, task, labels
-
-
-def has_label(column: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.bool_]:
-    """Return which rows have a label: it is neither null nor NaN nor infinite."""
-    known = pc.fill_null(pc.is_finite(column), False) if pa.types.is_floating(column.type) else pc.is_valid(column)
-    return np.asarray(known, bool)
 
 
 def _require_labels(column: pa.ChunkedArray, name: str) -> None:

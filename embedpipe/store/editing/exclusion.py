@@ -15,6 +15,7 @@ from embedpipe.errors import UsageError, suggest
 from embedpipe.store.delta_log import Change
 from embedpipe.store.editing.labelling import write_column
 from embedpipe.store.keyed_table import KeyedTable
+from embedpipe.store.scan import has_label
 from embedpipe.store.schema import EXCLUDED
 
 #: Why rows are left out, as heads and evaluations record it.
@@ -64,13 +65,14 @@ def choose_rows(rows: pa.Table, label: str | None, split: str | None, path: str)
     Raises UsageError if no row is of the split.
     """
     if split is not None:
-        splits = pc.unique(rows.column("split").drop_null()).to_pylist()
+        names = rows.column("split").cast(pa.string())
+        splits = pc.unique(names.drop_null()).to_pylist()
         if split not in splits:
-            raise UsageError(f"{path!r} has no split {split!r}{suggest(split, splits)}")
-        rows = rows.filter(pc.equal(rows.column("split"), split))
-    for name, kept, words in ((label, pc.is_valid, f"have no {label!r}"), (EXCLUDED, pc.is_null, "are excluded")):
+            raise UsageError(f"{path!r} has no split {split!r}{suggest(str(split), splits)}")
+        rows = rows.filter(pc.equal(names, split))
+    for name, kept, words in ((label, has_label, f"have no {label!r}"), (EXCLUDED, pc.is_null, "are excluded")):
         if name in rows.column_names:
-            chosen = rows.filter(kept(rows.column(name)))
+            chosen = rows.filter(pa.array(np.asarray(kept(rows.column(name)), bool)))
             if missing := rows.num_rows - chosen.num_rows:
                 warnings.warn(f"{missing} of {rows.num_rows} rows {words} and are left out", stacklevel=3)
             rows = chosen
