@@ -16,6 +16,7 @@ from embedpipe._utils.option_names import option
 from embedpipe.backbones.spec import BackboneSpec, LayerSpec
 from embedpipe.errors import StoreError, UsageError
 from embedpipe.sources.columns.frames import arrow_table
+from embedpipe.sources.columns.labels import with_clean_labels
 from embedpipe.store.data_files import check_new_store, table_path
 from embedpipe.store.delta_log import Change
 from embedpipe.store.editing.exclusion import choose_rows, set_excluded
@@ -207,8 +208,7 @@ class FeatureStore:
             The column to return as ``y``. Rows without a value, and excluded ones, are left out, with a warning that
             counts them.
         layer : str, optional
-            The layer to read, or several joined end to end (``"layer3+features"``). Required if the store has
-            several layers of the network.
+            The layer to read, or several joined (``"layer3+features"``). Required if the network gave several.
         split : str, optional
             Read only the rows of this split.
 
@@ -353,7 +353,7 @@ class FeatureStore:
         labels : pyarrow table, or pandas or polars frame
             One row per item. Rows with unknown ids are left out.
         id, label : str
-            Columns of ``labels`` with the ids and the values.
+            Columns of ``labels`` with the ids and the values, which are cleaned as `embed` does: no spaces around text.
         into : str
             Column of the store to write: ``label``, ``split`` or a metadata column, added if it is new.
 
@@ -367,7 +367,7 @@ class FeatureStore:
         UsageError
             No id is known, a column is missing, an id occurs twice, or ``into`` is reserved.
         """
-        return set_column(self._table, arrow_table(labels), id, label, into)
+        return set_column(self._table, with_clean_labels(arrow_table(labels), label)[0], id, label, into)
 
     def exclude(self, reasons: Any, *, id: str = "id", reason: str = EXCLUDED) -> Change:
         """Exclude rows, which stay in the store and are left out of heads, evaluations and searches, or use them again.

@@ -296,7 +296,7 @@ def _cast(column: pa.ChunkedArray, type_: pa.DataType, name: str) -> pa.ChunkedA
         new = column.cast(type_, safe=not dropped)
         if column.type == pa.string():
             given = pc.utf8_lower(column) if pa.types.is_boolean(type_) else column  # Python writes True
-            if not pc.all(pc.equal(new.cast(pa.string()), given)).as_py():
+            if pc.all(pc.equal(new.cast(pa.string()), given)).as_py() is False:  # None for nulls only
                 raise pa.ArrowInvalid("such as 01, which is another text than 1")
         return new
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:

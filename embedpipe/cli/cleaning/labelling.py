@@ -37,6 +37,7 @@ def label(
     `embedpipe label photos.features keep.csv`
     """
     from embedpipe.sources import read_labels
+    from embedpipe.sources.columns.ids import id_texts
     from embedpipe.store import FeatureStore
     from embedpipe.store.editing.exclusion import as_reasons, excluded_rows
     from embedpipe.store.schema import EXCLUDED
@@ -72,7 +73,7 @@ def label(
             f"{counts['excluded']:,} excluded"
         )
         if counts["unknown_ids"]:
-            ids = given.column(id_column).cast("string")
+            ids = id_texts(given.column(id_column), id_column)
             known_ids = set(opened.table.rows(ids, ["id"])["id"].to_pylist())
             first = next(id for id in ids.to_pylist() if id not in known_ids)
             print(f"ids that are not in the store are left out, such as {first!r}")

@@ -45,6 +45,14 @@ def clean_labels(column: pa.ChunkedArray, name: str) -> tuple[pa.ChunkedArray, l
     return (trimmed if spaces or empty else column), remarks
 
 
+def with_clean_labels(table: pa.Table, name: str) -> tuple[pa.Table, list[str]]:
+    """Return a table with one of its columns as `clean_labels` returns it, and the remarks; or without that column."""
+    if name not in table.column_names:
+        return table, []
+    column, remarks = clean_labels(table.column(name), name)
+    return table.set_column(table.column_names.index(name), name, column), remarks
+
+
 def joined_labels(labels: Iterable[Any] | None, name: str) -> str | None:
     """Return several labels of an item as text such as ``red;round``; ``;`` for no labels, and None for None.
 

@@ -19,6 +19,7 @@ from embedpipe.sources.column_types import has_field, is_string, value_type
 from embedpipe.sources.columns.box_lists import list_of_boxes
 from embedpipe.sources.columns.class_names import with_class_names
 from embedpipe.sources.columns.conversion import plain_column, type_notes
+from embedpipe.sources.columns.ids import id_texts
 from embedpipe.sources.columns.labels import clean_labels
 from embedpipe.sources.listing import ROOT, Listing, constant, in_chunks, numbered
 from embedpipe.sources.locations import join, size_and_time
@@ -95,7 +96,7 @@ def list_rows(
     table = with_class_names(table, name)
     notes += tuple(f"{name}: {note}" for note in roles.notes)
     if roles.id is not None:
-        ids = empty_to_null(_text_of(table.column(roles.id), roles.id))
+        ids = empty_to_null(id_texts(table.column(roles.id), roles.id))
     else:
         ids = pc.binary_join_element_wise(shard.prefix if payloads.in_cells else "", empty_to_null(payloads.ids), "")
     columns = {

@@ -18,7 +18,7 @@ from embedpipe._utils.messages.counting import counted
 from embedpipe._utils.option_names import option
 from embedpipe.errors import MissingExtraError, SourceError
 from embedpipe.sources.column_roles import MOST_COLUMNS, refuse_wide
-from embedpipe.sources.columns.labels import clean_labels
+from embedpipe.sources.columns.labels import with_clean_labels
 from embedpipe.sources.columns.numbers import read_numbers
 from embedpipe.sources.columns.spool import Spool
 from embedpipe.sources.encodings import to_utf8
@@ -65,11 +65,8 @@ def read_labels(path: str, id: str, label: str) -> Loaded:
         if count:
             cells = counted(count, "cell")
             notes += (f"{split_location(path)[1]}: the ' before what looks like a formula is taken away in {cells}",)
-    if label in table.column_names:
-        column, remarks = clean_labels(table.column(label), label)
-        table = table.set_column(table.column_names.index(label), label, column)
-        notes += tuple(f"{split_location(path)[1]}: {remark}" for remark in remarks)
-    return Loaded(table, notes)
+    table, remarks = with_clean_labels(table, label)
+    return Loaded(table, (*notes, *(f"{split_location(path)[1]}: {remark}" for remark in remarks)))
 
 
 def _without_apostrophes(table: pa.Table, names: Sequence[str]) -> tuple[pa.Table, int]:

@@ -15,6 +15,7 @@ from embedpipe._utils.option_names import option
 from embedpipe.errors import DuplicateIdError, SourceError, nearest
 from embedpipe.sources.column_roles import find_column_roles
 from embedpipe.sources.columns.conversion import plain_column, type_notes
+from embedpipe.sources.columns.ids import id_texts
 from embedpipe.sources.columns.labels import clean_labels
 from embedpipe.sources.file_types import TABLE_SUFFIXES, suffix_of
 from embedpipe.sources.listing import SCHEMA
@@ -154,7 +155,7 @@ def _as_column(values: Any, parameter: str) -> pa.ChunkedArray:
 
 def _refuse_other_order(given: pa.ChunkedArray, ids: pa.ChunkedArray) -> None:
     """Raise SourceError if a file of labels names other items than the vectors, or in another order."""
-    given = given.cast(pa.string())
+    given = id_texts(given, "id")
     if not given.equals(ids):
         row = int(np.argmin(np.asarray(pc.fill_null(pc.equal(given, ids), False))))
         raise SourceError(

@@ -18,6 +18,7 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from embedpipe._utils.option_names import option
 from embedpipe.errors import ConcurrentWriteError, StoreError, UsageError, suggest
+from embedpipe.sources.columns.ids import id_texts
 from embedpipe.store.data_files import removal
 from embedpipe.store.delta_log import Change
 from embedpipe.store.id_index import IdIndex
@@ -74,7 +75,7 @@ def write_column(
             raise UsageError(
                 f"the table has no column {name!r} ({option(role, ...)}){suggest(name, values.column_names)}"
             )
-    keys = values.column(id).cast(pa.string())
+    keys = id_texts(values.column(id), id)
     rows = IdIndex(keys)
     if rows.has_repeats or keys.null_count > 1:
         twice = next((key for key, count in Counter(keys.to_pylist()).items() if count > 1), None)
@@ -83,6 +84,8 @@ def write_column(
         known = f"whose ids are like {_first_id(table)!r}" if len(table) else "which is empty"
         raise UsageError(f"none of the {len(keys)} ids, such as {keys[0].as_py()!r}, is in {table.path!r}, {known}")
     new = storable(pa.table({into: values.column(column).combine_chunks()}))
+    if into == "split" and new.num_columns:  # as embed stores it
+        new = conform(new, pa.schema([pa.field(into, pa.string())]))
     if not new.num_columns and into not in table.schema.names:  # a column of nulls only has no type
         return Change(unchanged=table.rows(keys, ["id"]).num_rows)
     field = new.schema.field(into) if new.num_columns else table.schema.field(into)
