@@ -155,6 +155,7 @@ def _with(array: Any, row: int, value: float) -> Any:
         (lambda v: {"ids": [*IDS[:5], "", *IDS[6:]]}, SourceError, "row 6 of the array is empty"),
         (lambda v: {"ids": [*IDS[:5], None, *IDS[6:]]}, SourceError, "row 6 of the array is empty"),
         (lambda v: {"ids": IDS[:5]}, SourceError, "has 5 for the 24 vectors"),
+        (lambda v: {"ids": [*IDS[:23], 7]}, SourceError, "ids must have one text or number for each vector"),
         (lambda v: {"labels": LABELS[:5]}, SourceError, "has 5 for the 24 vectors"),
         (lambda v: {"ids": None}, SourceError, "vectors need ids"),
         (lambda v: {"ids": "sku"}, SourceError, "'sku' must be a column of the table or a file"),
@@ -268,3 +269,10 @@ def test_large_finite_values_are_stored(vectors: Any, tmp_path: Path) -> None:
     large = _with(vectors, 3, 1e30)  # its square is no float32
     store = import_vectors(large, tmp_path / "s", ids=IDS)
     np.testing.assert_array_equal(store.take(IDS), large.astype(np.float32))
+
+
+def test_nan_among_texts_is_no_label(vectors: Any, tmp_path: Path) -> None:
+    """NumPy makes the text nan of it, which would be a class."""
+    store = import_vectors(vectors, tmp_path / "s", ids=IDS, labels=[float("nan"), *"ab" * 11, "a"])
+    labels = store.to_arrow(["label"])["label"]
+    assert (labels.null_count, {*labels.to_pylist()}) == (1, {None, "a", "b"})

@@ -146,8 +146,9 @@ def _as_column(values: Any, parameter: str) -> pa.ChunkedArray:
     try:
         if isinstance(values, pa.ChunkedArray | pa.Array):
             array = values
-        else:
-            array = pa.array(values.to_numpy() if hasattr(values, "to_numpy") else np.asarray(values), from_pandas=True)
+        else:  # not a list by NumPy, which makes text of NaN, and of numbers among texts
+            plain = values.to_numpy() if hasattr(values, "to_numpy") else values
+            array = pa.array(plain if isinstance(plain, list | tuple) else np.asarray(plain), from_pandas=True)
         return array if isinstance(array, pa.ChunkedArray) else pa.chunked_array([array])
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise SourceError(f"{option(parameter)} must have one text or number for each vector: {error}") from error

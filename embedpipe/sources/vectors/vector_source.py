@@ -121,6 +121,8 @@ def open_vectors(source: Any, vector: str | None = None, id: str | None = None) 
         array = np.asarray(source)
     except (TypeError, ValueError) as error:
         raise SourceError(f"vectors must have the same length, and cannot be made an array: {error}") from error
+    except RuntimeError as error:  # a tensor of torch that requires gradients
+        raise SourceError(f"vectors cannot be made an array: {error}") from error
     return _of_array(array, "the array", vector)
 
 
