@@ -117,6 +117,30 @@ def test_millions_of_commas_are_refused_at_once(tmp_path: Path, data: bytes) -> 
     assert time.process_time() - start < 10
 
 
+@pytest.mark.parametrize(
+    ("parts", "labels"),
+    [
+        (["text,label\na,x\n", "text,label\nb,\n"], ["x", None]),
+        (["text,label\na,x\n", "text\nb\n"], ["x", None]),
+        (["text,label\na,\n", "text,label\nb,2\n"], [None, 2]),
+        (["text,label\na,1\n", "text,label\nb,2.5\n"], [1.0, 2.5]),
+    ],
+)
+def test_the_rows_of_a_part_may_have_no_labels(tmp_path: Path, parts: list[str], labels: list[Any]) -> None:
+    for name, text in zip(("test.csv", "train.csv"), parts, strict=True):
+        (tmp_path / name).write_text(text)
+    table = open_source(f"{tmp_path}/*.csv", modality="text").table
+    assert table.column("label").to_pylist() == labels
+    assert table.column("id").to_pylist() == ["test/row-00000000", "train/row-00000000"]
+
+
+def test_parts_whose_labels_are_text_and_numbers_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label\na,x\n")
+    (tmp_path / "b.csv").write_text("text,label\nb,2\n")
+    with pytest.raises(SourceError, match="must have columns of the same types: .*label"):
+        open_source(f"{tmp_path}/*.csv", modality="text")
+
+
 def test_commas_in_quotes_do_not_separate_columns(tmp_path: Path) -> None:
     text = ", ".join(["word"] * 5_000)
     (tmp_path / "t.csv").write_text(f'"{text}",x\n')

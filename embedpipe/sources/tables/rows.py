@@ -33,9 +33,13 @@ from embedpipe.sources.tables.table_files import empty_to_null, refuse_doubled_n
 
 
 def join_listings(parts: Sequence[Listing], root: str) -> Listing:
-    """Return the listings of several tables as one. Raises SourceError if the types of a column differ."""
+    """Return the listings of several tables as one.
+
+    Integers become floats where another table has those, and a column without a value has the type of the others: the
+    rows of a test split may have no labels. Raises SourceError if the types of a column differ otherwise.
+    """
     try:
-        table = pa.concat_tables([part.table for part in parts], promote_options="default")
+        table = _concatenated([part.table for part in parts])
     except pa.ArrowException as error:
         raise SourceError(f"the tables of {root!r} must have columns of the same types: {error}") from error
     return Listing(
@@ -46,6 +50,19 @@ def join_listings(parts: Sequence[Listing], root: str) -> Listing:
         _skipped(parts),
         tuple(dict.fromkeys(note for part in parts for note in part.notes)),
     )
+
+
+def _concatenated(tables: Sequence[pa.Table]) -> pa.Table:
+    """Return the rows of all tables, without a type for a column of which a table has no value."""
+    names = dict.fromkeys(name for table in tables for name in table.column_names)
+    known = {name for table in tables for name in table.column_names if table[name].null_count < len(table)}
+    without_nulls = [
+        table.drop_columns(
+            [name for name in table.column_names if name in known and table[name].null_count == len(table)]
+        )
+        for table in tables
+    ]
+    return pa.concat_tables(without_nulls, promote_options="permissive").select([*names])
 
 
 def _skipped(parts: Sequence[Listing]) -> dict[str, int]:
