@@ -109,7 +109,8 @@ def make_splits(
     """
     # Before NumPy makes text of NaN in a list of texts.
     unlabelled = [row for row, value in enumerate(y if isinstance(y, Sequence) else []) if is_missing(value)]
-    ids, y = id_array(ids).to_pylist(), np.asarray(y)
+    ids = list(id_array(ids).to_pylist())
+    y = np.asarray(y)
     require_one_of("task", task, TASKS)
     check_folds(folds, repeats)
     if not isinstance(seed, int | np.integer) or seed < 0:

@@ -67,7 +67,7 @@ def test_shards_of_a_folder_or_pattern_are_one_source(tmp_path: Path, pattern: s
 def test_shards_of_other_types_are_refused(tmp_path: Path) -> None:
     write_shard(tmp_path / "data" / "a.parquet", [b"a"], [None], [1])
     write_shard(tmp_path / "data" / "b.parquet", [b"b"], [None], ["x"])
-    with pytest.raises(SourceError, match="must have columns of the same types"):
+    with pytest.raises(SourceError, match=r"must have columns of the same types"):
         open_source(tmp_path / "data")
 
 
@@ -137,7 +137,7 @@ def test_the_rows_of_a_part_may_have_no_labels(tmp_path: Path, parts: list[str],
 def test_parts_whose_labels_are_text_and_numbers_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text,label\na,x\n")
     (tmp_path / "b.csv").write_text("text,label\nb,2\n")
-    with pytest.raises(SourceError, match="must have columns of the same types: .*label"):
+    with pytest.raises(SourceError, match=r"must have columns of the same types: .*label"):
         open_source(f"{tmp_path}/*.csv", modality="text")
 
 
