@@ -6,12 +6,14 @@ ten times as long and LAPACK's eigh seven times.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 #: Matrices below this many bytes are multiplied as fast by one thread.
 SMALL = 1 << 27
@@ -32,7 +34,7 @@ def with_jobs(estimator: Any, n_jobs: int | None) -> Any:
 
 _lock = threading.Lock()
 _inside = 0
-_limits: threadpool_limits | None = None
+_limits: Any = None
 
 
 @contextmanager
@@ -48,7 +50,7 @@ def one_blas_thread(wanted: bool = True) -> Iterator[None]:
     with _lock:
         _inside += 1
         if _limits is None:
-            _limits = threadpool_limits(1, user_api="blas")
+            _limits = _loaded_libraries(len(sys.modules)).limit(limits=1, user_api="blas")
     try:
         yield
     finally:
@@ -57,3 +59,12 @@ def one_blas_thread(wanted: bool = True) -> Iterator[None]:
             if not _inside and _limits is not None:
                 _limits.restore_original_limits()
                 _limits = None
+
+
+@lru_cache(maxsize=1)
+def _loaded_libraries(modules: int) -> ThreadpoolController:
+    """Return a controller of the libraries that are loaded with this number of modules.
+
+    Finding them takes milliseconds, as long as the fit of a small estimator.
+    """
+    return ThreadpoolController()

@@ -58,6 +58,8 @@ def split_name(backbone: str) -> tuple[str, str]:
     provider, _, name = backbone.partition("/")
     if provider == VECTORS:
         raise UnknownBackboneError(f"{backbone!r} names imported vectors, and no network: `embedpipe import-vectors`")
+    if name and provider in RESERVED:  # plug-ins are looked up for other names only: that reads each package's metadata
+        return provider, name
     known = [name for name in (*RESERVED, *_plugins()) if name != VECTORS]
     if not provider or not name:
         raise UnknownBackboneError(

@@ -186,11 +186,15 @@ def _without_rest(text: str, kept: int, middle: bool) -> str:
 def _without_font_warnings() -> Iterator[None]:
     """Silence warnings of missing glyphs, which are drawn as boxes, and of fonts without a bold variant."""
     fonts = logging.getLogger("matplotlib.font_manager")
-    level = fonts.level
-    fonts.setLevel(logging.ERROR)
+
+    def is_error(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.ERROR
+
+    # A filter, as a change of the level empties what all loggers of the process remember.
+    fonts.addFilter(is_error)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph .* missing")
             yield
     finally:
-        fonts.setLevel(level)
+        fonts.removeFilter(is_error)
