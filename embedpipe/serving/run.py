@@ -78,6 +78,8 @@ def view(
     fitted = _open_head(head, reload_options) if isinstance(head, str | Path) else head
     found = None if findings is None else FoundRows(findings)
     viewer = Viewer(opened, Searcher(view_options.layer, reload_options, compute), view_options.edit, fitted, found)
+    if found is not None:
+        found.require_some(viewer.collection)
     listening = listen(view_options.host, view_options.port)
     elsewhere = view_options.host not in LOCAL
     token = show_secret(secrets.token_urlsafe(24)) if view_options.edit or elsewhere else None

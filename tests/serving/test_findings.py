@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from page import Browser
 from serving.conftest import Api, make_viewer, serving
+from stored import clusters, make_store
 
 import embedpipe
 from embedpipe.errors import UsageError
@@ -96,6 +98,30 @@ def test_another_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "words.csv").write_text("id,kind,score\na,outlier,high\n")
     with pytest.raises(UsageError, match=r"column 'score' of .*words.csv' must hold numbers"):
         FoundRows(tmp_path / "words.csv")
+
+
+@pytest.mark.parametrize("file", ["found.csv", "found.xlsx", "found.jsonl"])
+def test_findings_are_found_whose_ids_look_like_formulas(tmp_path: Path, file: str) -> None:
+    path = tmp_path / "store"
+    ids = [f"={i:02d}" for i in range(60)]
+    hashes = [f"{i // 2:064x}" for i in range(60)]
+    twins = np.repeat(clusters(30)[0], 2, axis=0)
+    store = make_store(path, twins, id=ids, content_hash=hashes, label=["-5", "@b"] * 30)
+    found = embedpipe.clean(store, progress=False)
+    assert found.counts["label conflict"] == 30
+    found.save(tmp_path / file)
+    api = Api(create_app(make_viewer(path, findings=tmp_path / file)))
+    counts = {each["kind"]: each["count"] for each in api.client.get("/api/store").json()["findings"]}
+    assert counts == {kind: count for kind, count in found.counts.items() if count}
+    conflict = api.json("findings", kind="label conflict", count=1)["findings"][0]
+    assert (conflict["row"]["id"], conflict["related"]["id"], conflict["label"]) == ("=01", "=00", "@b")
+
+
+def test_findings_of_another_store_are_refused(tmp_path: Path, store: Any) -> None:
+    path = tmp_path / "found.csv"
+    path.write_text("id,kind,score\ngone.jpg,outlier,9\n")
+    with pytest.raises(UsageError, match=r"has none of the ids in .*found\.csv', such as 'gone\.jpg'"):
+        embedpipe.view(store, findings=path)
 
 
 @pytest.mark.long

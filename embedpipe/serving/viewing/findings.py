@@ -82,6 +82,14 @@ class FoundRows:
                 kinds.setdefault(kind, []).append(Finding(row, other, *values))
         return {kind: found for kind, found in kinds.items() if found}
 
+    def require_some(self, collection: Collection) -> None:
+        """Raise UsageError if there are findings, and none is on a row of a collection: they are another store's."""
+        if len(self.table) and not self.of(collection):
+            raise UsageError(
+                f"{option('findings')} must be those of {collection.store.path!r}, which has none of the ids in "
+                f"{self.name!r}, such as {self.table['id'][0].as_py()!r}: give its store, or its own findings"
+            )
+
     def describe(self, collection: Collection) -> list[dict[str, Any]]:
         """Return each kind with its heading, what it means, and its number."""
         found = self.of(collection)
@@ -101,10 +109,11 @@ def _read(findings: Findings | str | Path) -> tuple[pa.Table, str]:
     if isinstance(findings, Findings):
         table, name = findings.table, findings.store
     else:
-        from embedpipe.sources.tables.table_files import load_table
+        from embedpipe.sources.tables.table_files import load_table, without_apostrophes
 
         name = str(findings)
         table = load_table(name, text=("id", "kind", *SHOWN)).table
+        table, _ = without_apostrophes(table, name, ("id", *SHOWN))
     if missing := [each for each in NEEDED if each not in table.column_names]:
         raise UsageError(
             f"{option('findings')} must be a table that `embedpipe clean STORE --to findings.csv` wrote, and {name!r} "

@@ -60,18 +60,22 @@ def read_labels(path: str, id: str, label: str) -> Loaded:
     In CSV, TSV and .xlsx, the apostrophe that embedpipe writes before what looks like a formula is taken away.
     """
     table, notes = load_table(path, text=(id,))
-    if suffix_of(path) in (*_DELIMITERS, ".xlsx"):
-        table, count = _without_apostrophes(table, (id, label))
-        if count:
-            cells = counted(count, "cell")
-            notes += (f"{split_location(path)[1]}: the ' before what looks like a formula is taken away in {cells}",)
+    table, count = without_apostrophes(table, path, (id, label))
+    if count:
+        cells = counted(count, "cell")
+        notes += (f"{split_location(path)[1]}: the ' before what looks like a formula is taken away in {cells}",)
     table, remarks = with_clean_labels(table, label)
     return Loaded(table, (*notes, *(f"{split_location(path)[1]}: {remark}" for remark in remarks)))
 
 
-def _without_apostrophes(table: pa.Table, names: Sequence[str]) -> tuple[pa.Table, int]:
-    """Return a table without the ' before what looks like a formula in some columns, and how many cells changed."""
+def without_apostrophes(table: pa.Table, path: str, names: Sequence[str]) -> tuple[pa.Table, int]:
+    """Return a table of a file without the ' that embedpipe writes before what looks like a formula.
+
+    Also returns how many cells changed. Only CSV, TSV and .xlsx have them.
+    """
     count = 0
+    if suffix_of(path) not in (*_DELIMITERS, ".xlsx"):
+        return table, count
     for at, name in enumerate(table.column_names):
         column = table.column(at)
         if name in names and pa.types.is_string(column.type):
