@@ -220,8 +220,12 @@ def equal_ids(stored: pa.Table, incoming: pa.Table) -> pa.Array:
     """
     ids = stored.column("id").combine_chunks()
     rows = incoming.take(pc.index_in(ids, value_set=incoming.column("id").combine_chunks()))
-    masks = (differ(rows.column(name), stored.column(name)) for name in stored.column_names)
-    return ids.filter(pc.invert(functools.reduce(pc.or_, masks)).combine_chunks())
+    return ids.filter(pc.invert(differing_rows(rows, stored)).combine_chunks())
+
+
+def differing_rows(new: pa.Table, old: pa.Table) -> pa.ChunkedArray:
+    """Return the mask of the rows that differ in any column of the old table."""
+    return functools.reduce(pc.or_, (differ(new.column(name), old.column(name)) for name in old.column_names))
 
 
 def is_ascending(ids: pa.Array | pa.ChunkedArray) -> bool:

@@ -17,6 +17,7 @@ import embedpipe
 from embedpipe import FeatureStore, import_vectors
 from embedpipe.backbones import resolve_options
 from embedpipe.backbones.options import BackboneOptions
+from embedpipe.embedding.importing import importer
 from embedpipe.errors import (
     DuplicateIdError,
     SourceError,
@@ -26,6 +27,7 @@ from embedpipe.errors import (
     UsageError,
 )
 from embedpipe.sources.vectors import vector_source
+from embedpipe.store.keyed_table import KeyedTable
 
 DIM = 6
 IDS = [f"item-{number}" for number in (7, 3, 9, 0, 1, 8, 2, 6, 5, 4)] + [f"more-{number}" for number in range(14)]
@@ -259,7 +261,7 @@ def test_blocks_ahead_of_a_failed_commit_leave_no_files(
         raise StoreError("the disk is full")
 
     monkeypatch.setattr(vector_source, "BLOCK_BYTES", 4 * DIM * 5)
-    monkeypatch.setattr("embedpipe.embedding.importing.import_vectors.adopt", fail)
+    monkeypatch.setattr("embedpipe.embedding.importing.importer.adopt", fail)
     with pytest.raises(StoreError, match="the disk is full"):
         import_vectors(vectors, tmp_path / "s", ids=IDS)
     assert list((tmp_path / "s").glob("*.parquet")) == []
@@ -276,3 +278,36 @@ def test_nan_among_texts_is_no_label(vectors: Any, tmp_path: Path) -> None:
     store = import_vectors(vectors, tmp_path / "s", ids=IDS, labels=[float("nan"), *"ab" * 11, "a"])
     labels = store.to_arrow(["label"])["label"]
     assert (labels.null_count, {*labels.to_pylist()}) == (1, {None, "a", "b"})
+
+
+@pytest.mark.parametrize("suffix", ["npy", "parquet"])
+def test_known_rows_are_read_once_and_replaced_together(
+    suffix: str, vectors: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[str] = []
+    read_file = KeyedTable.read_file
+
+    def counted(table: KeyedTable, file: Any, columns: Any = None) -> pa.Table:
+        reads.append(file.path)
+        return read_file(table, file, columns)
+
+    def imported(values: Any) -> tuple[int, int, int, int]:
+        if suffix == "npy":
+            np.save(tmp_path / "v.npy", values)
+            store = import_vectors(tmp_path / "v.npy", tmp_path / "s", ids=IDS)
+        else:
+            pq.write_table(pa.table({"id": IDS, "vector": values.tolist()}), tmp_path / "v.parquet", row_group_size=5)
+            store = import_vectors(tmp_path / "v.parquet", tmp_path / "s")
+        np.testing.assert_array_equal(store.take(IDS), values)
+        return store.summary.added, store.summary.updated, store.summary.unchanged, store.version
+
+    monkeypatch.setattr(vector_source, "BLOCK_BYTES", 4 * DIM * 5)  # five blocks, and so five files
+    *_, version = imported(vectors)
+    monkeypatch.setattr(KeyedTable, "read_file", counted)
+    assert imported(vectors) == (0, 0, 24, version)
+    assert len(reads) == len(set(reads)) == 5
+    changed = vectors.copy()
+    changed[::4] += 1
+    assert imported(changed) == (0, 6, 18, version + 1)
+    monkeypatch.setattr(importer, "CHANGED_BYTES", 1)
+    assert imported(vectors)[:3] == (0, 6, 18)

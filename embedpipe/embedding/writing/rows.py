@@ -41,7 +41,7 @@ class RowAssembler:
 
     def embedded(self, messages: Sequence[Embedded]) -> pa.Table:
         """Return the rows with new vectors. They hold what the source says, and nothing that was set by hand."""
-        rows = self._of_source([row for m in messages for row in m.rows], [h for m in messages for h in m.hashes])
+        rows = self.of_source([row for m in messages for row in m.rows], [h for m in messages for h in m.hashes])
         if self._excerpts and messages[0].texts[0] is not None:
             rows = rows.append_column("text", pa.array([text for m in messages for text in m.texts], pa.string()))
         if self._store.spec.modality == "image":
@@ -66,7 +66,7 @@ class RowAssembler:
             group = [message for message in messages if message.takes == takes]
             if not group:
                 continue
-            rows = self._of_source([m.row for m in group], [m.hash for m in group])
+            rows = self.of_source([m.row for m in group], [m.hash for m in group])
             from_ids = pa.array([m.from_id for m in group])
             late = {"own": rows.column("id"), "moved": from_ids, "nothing": pa.nulls(len(group), pa.string())}[takes]
             rows = self.keep(rows, late, table, outcome, from_source)
@@ -84,8 +84,7 @@ class RowAssembler:
         self, rows: pa.Table, ids: pa.Array | pa.ChunkedArray, table: KeyedTable, outcome: Outcome, from_source: bool
     ) -> pa.Table:
         """Keep what was set by hand, and columns that the source lacks, from the stored rows of these ids."""
-        skipped = KEY_COLUMNS | self._of_content
-        names = [name for name in table.schema.names if name not in skipped]
+        names = self._kept_columns(table.schema)
         stored = table.rows(pc.drop_null(pc.unique(ids)), ["id", *names])
         if stored.num_rows == 0:
             return rows
@@ -93,7 +92,17 @@ class RowAssembler:
         own = np.asarray(pc.fill_null(pc.equal(ids, rows.column("id")), False))
         return keep_by_hand(rows, stored.select(names).take(place), own, outcome, from_source)
 
-    def _of_source(self, rows: list[int], hashes: list[str]) -> pa.Table:
+    def keep_own(self, rows: pa.Table, stored: pa.Table, outcome: Outcome, from_source: bool) -> pa.Table:
+        """Keep the same from stored rows, which have the ids of the rows in the same order."""
+        kept = stored.select(self._kept_columns(stored.schema))
+        return keep_by_hand(rows, kept, np.ones(len(rows), bool), outcome, from_source)
+
+    def _kept_columns(self, schema: pa.Schema) -> list[str]:
+        skipped = KEY_COLUMNS | self._of_content
+        return [name for name in schema.names if name not in skipped]
+
+    def of_source(self, rows: list[int], hashes: list[str]) -> pa.Table:
+        """Return rows of the listing with these content hashes, without vectors."""
         table = take_near(self._values, np.array(rows, np.int64))
         table = table.append_column("content_hash", pa.array(hashes, pa.string()))
         return table.append_column("source_root", pa.array([self._root] * len(rows), pa.string()))
