@@ -175,6 +175,17 @@ def test_missing_file_is_named(library: str, file: str, hub: Hub) -> None:
         load(f"{library}/local-dir:{hub.root / repository}")
 
 
+def test_advice_offline_can_be_followed(hub: Hub) -> None:
+    with pytest.raises(WeightsError, match=r"'config\.json' and the other files .* into a folder") as caught:
+        load("timm/hf-hub:lab/cells", weights="none", offline=True)
+    assert "none" not in str(caught.value)  # random weights need the configuration too
+    with pytest.raises(WeightsError, match=r"folder of the hub repository 'lab/dino'.*weights='PATH'$"):
+        load("transformers/lab/dino", offline=True)
+    for missing in ("./dino", "/models/dino"):
+        with pytest.raises(WeightsError, match=f"^there is no folder '{missing}', and a hub repository must be ORG/"):
+            load(f"transformers/{missing}", offline=True)
+
+
 def test_what_the_hub_refuses_is_reported(hub: Hub) -> None:
     hub.gated.add("lab/cells")
     for name in ("timm/hf-hub:lab/cells", "transformers/lab/cells"):

@@ -42,15 +42,17 @@ def fetch_files(repository: str, groups: Sequence[Sequence[str]], offline: bool)
     Raises what `fetch_from_hub` raises.
     """
     for names in groups:
-        folder = fetch_from_hub(repository, names, offline).parent
+        wanted = f"{names[0]!r} and the other files of the hub repository {repository!r} into a folder"
+        folder = fetch_from_hub(repository, names, offline, wanted).parent
         repository = pinned(repository, folder)
     return folder
 
 
-def fetch_from_hub(repository: str, names: Sequence[str], offline: bool) -> Path:
+def fetch_from_hub(repository: str, names: Sequence[str], offline: bool, wanted: str = "") -> Path:
     """Return the first of the named files that a hub repository, ``ORG/NAME`` or ``ORG/NAME@REVISION``, has.
 
-    A file in the hub's local cache is returned without a request to the hub.
+    A file in the hub's local cache is returned without a request to the hub. ``wanted`` is what the user has to get
+    where that is more than the file.
 
     Raises
     ------
@@ -66,7 +68,7 @@ def fetch_from_hub(repository: str, names: Sequence[str], offline: bool) -> Path
         LocalEntryNotFoundError,
     )
 
-    wanted = f"the file {names[0]!r} of the hub repository {repository!r}"
+    wanted = wanted or f"the file {names[0]!r} of the hub repository {repository!r}"
     repository, revision = split_revision(repository)
     for name in names:
         try:
@@ -113,7 +115,9 @@ def fetch_repository(repository: str, offline: bool) -> Path:
     except LocalEntryNotFoundError:
         pass
     except HFValidationError as error:
-        raise _unreachable(wanted, f"no such folder, and not a valid name of a repository: {error}") from error
+        raise WeightsError(
+            f"there is no folder {repository!r}, and a hub repository must be ORG/NAME or ORG/NAME@REVISION"
+        ) from error
     _require_connection(wanted, offline or constants.is_offline_mode(), constants.ENDPOINT)
     try:
         return _whole_folder(Path(download()))
@@ -219,8 +223,9 @@ _OTHER_FORMATS = ["*.onnx", "*.h5", "*.msgpack", "*.ot", "onnx/*", "openvino/*",
 
 
 def _unreachable(wanted: str, why: str) -> WeightsError:
+    # Random weights need the configuration of a repository too, which only its folder has.
+    alone = f", or use random weights with {option('weights', 'none')}" if wanted.startswith("the file") else ""
     return WeightsError(
         f"the published weights are not on this machine and cannot be downloaded: {why}. "
-        f"Get {wanted} and pass it with {option('weights', 'PATH')}, or use random weights with "
-        f"{option('weights', 'none')}"
+        f"Get {wanted} and pass it with {option('weights', 'PATH')}{alone}"
     )
