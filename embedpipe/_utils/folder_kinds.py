@@ -34,11 +34,17 @@ def folder_kind(path: str | os.PathLike[str]) -> str:
     return next((kind for names, kind in KINDS if all(Path(path, name).exists() for name in names)), "")
 
 
-def but_is(path: str | os.PathLike[str]) -> str:
-    """Return what a path is instead, such as ``, but a head``; empty if nothing is there."""
+def path_kind(path: str | os.PathLike[str]) -> str:
+    """Return what a path is, such as ``a head`` or ``a file``; empty if nothing is there."""
     kind = folder_kind(path)
     if not kind and "://" not in os.fspath(path) and os.path.exists(path):  # noqa: PTH110  as above
         kind = "a folder of other files" if Path(path).is_dir() else "a file" if Path(path).is_file() else ""
+    return kind
+
+
+def but_is(path: str | os.PathLike[str]) -> str:
+    """Return what a path is instead, such as ``, but a head``; empty if nothing is there."""
+    kind = path_kind(path)
     return f", but {kind}" if kind else ""
 
 
@@ -74,7 +80,8 @@ def check_replaceable(folder: Path, kind: str) -> None:
     in_a_file = any(place.is_file() for place in (folder, *folder.parents))
     if in_a_file or (folder.is_dir() and any(folder.iterdir())):
         if folder_kind(folder) != kind:
-            raise UsageError(f"{str(folder)!r} must be a new or empty folder, or {kind}{but_is(folder)}: give another")
+            found = path_kind(folder) or "below a file"
+            raise UsageError(f"{str(folder)!r} must be a new or empty folder, or {kind}, and is {found}: give another")
         others = sorted(path.name for path in folder.iterdir())
         others = [name for name in others if not any(fnmatch(name, known) for known in (*FILES[kind], *LITTER))]
         if others:

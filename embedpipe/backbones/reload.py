@@ -65,6 +65,11 @@ def options_from_spec(
         backbone = f"python:{spec.name}"
     elif weights == "default" and not spec.pretrained:
         weights = "none"
+    if re.fullmatch(r"local-dir:[^/\\~.][^/\\]*", spec.name) and weights in ("default", "none"):
+        raise WeightsError(
+            f"the vectors were made by a model in a folder ({spec.provider}/local-dir:), whose place no spec keeps: "
+            f"pass it with {option('weights', 'FOLDER')}"
+        )
     elsewhere = _CHECKPOINT_PATH if spec.provider == "checkpoint" else _PATH
     if not trust and re.match(elsewhere, spec.name) and weights in ("default", "none"):
         raise BackboneError(

@@ -10,11 +10,11 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from embedpipe._utils.folder_kinds import folder_kind
+from embedpipe._utils.folder_kinds import but_is, folder_kind
 from embedpipe._utils.option_names import option
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
-from embedpipe.errors import HubError, UsageError
+from embedpipe.errors import HubError, StoreNotFoundError, UsageError
 from embedpipe.heads import Head
 from embedpipe.heads.saving import MANIFEST, read_manifest, write_manifest
 from embedpipe.sharing.card import head_card, store_card
@@ -134,7 +134,10 @@ def _push(source: Any, repository: Repository, options: PushOptions, show: Progr
 
 def _is_head(source: Any, repository: Repository) -> bool:
     """Return whether a head is pushed. Raises UsageError if the address is that of a store, or the other way round."""
-    is_head = isinstance(source, Head) or folder_kind(source if isinstance(source, str | Path) else "") == "a head"
+    is_path = isinstance(source, str | Path)
+    is_head = isinstance(source, Head) or folder_kind(source if is_path else "") == "a head"
+    if is_path and not is_head and not FeatureStore.exists(source):
+        raise StoreNotFoundError(f"there is no feature store and no head at {str(source)!r}{but_is(source)}")
     if is_head != (repository.kind == "head"):
         kind = "head" if is_head else "store"
         raise UsageError(f"a {kind} is pushed to {FORMS['head' if is_head else 'store']}, got {repository.address}")

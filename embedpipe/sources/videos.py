@@ -257,7 +257,7 @@ class _Decoder:
             self._container = self._av.open(self._source, container_options=options, metadata_errors="replace")
         except Exception as error:
             self._source.close()
-            raise DecodeError(f"cannot open the video {self._name}: {error}") from error
+            raise DecodeError(f"cannot open the video {self._name}: {_reason(error)}") from error
         self._start = start
         self._frames: Iterator[Any] | None = None
         self._shown: Any = None
@@ -312,7 +312,7 @@ class _Decoder:
         try:
             return max(0.0, float(max(ends, default=0) * base) - self._first)
         except self._av.FFmpegError as error:
-            raise DecodeError(f"cannot read the video {self._name}: {error}") from error
+            raise DecodeError(f"cannot read the video {self._name}: {_reason(error)}") from error
 
     def at(self, time: float) -> Pixels:
         """Return the frame that is shown at a time, which is not before that of the call before.
@@ -342,7 +342,7 @@ class _Decoder:
                     yield frame
         except self._av.FFmpegError as error:
             at = f" after {self._time(self._next):.1f} s" if self._next is not None else ""
-            raise DecodeError(f"cannot decode the video {self._name}{at}: {error}") from error
+            raise DecodeError(f"cannot decode the video {self._name}{at}: {_reason(error)}") from error
 
     def _time(self, frame: Any) -> float:
         return float(frame.pts * frame.time_base) - self._first
@@ -364,3 +364,8 @@ class _Decoder:
 def _check_size(frame: Any) -> None:
     if not 0 < frame.width * frame.height <= PIXEL_LIMIT:
         raise DecodeError(f"a frame must have 1 to {PIXEL_LIMIT:,} pixels, got {frame.width} x {frame.height}")
+
+
+def _reason(error: Exception) -> str:
+    """Return what is wrong with a video, without FFmpeg's number of the error and the name of a stream without one."""
+    return str(getattr(error, "strerror", None) or error)

@@ -92,8 +92,9 @@ def test_spec_of_a_folder_does_not_depend_on_its_place(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     first, other = (load(f"timm/local-dir:{tmp_path / name}").spec for name in ("one", "two"))
     assert first == other
-    with pytest.raises(BackboneError, match=r"names a path on this machine.*weights"):
-        options_from_spec(first)
+    for trust in (False, True):  # the folder is not known, so trust is of no use
+        with pytest.raises(BackboneError, match=r"in a folder .*, whose place no spec keeps.*weights='FOLDER'"):
+            options_from_spec(first, trust=trust)
     assert load_with_options(options_from_spec(first, str(tmp_path / "two")), "cpu").spec == first
     file = tmp_path / "two/config.json"
     settings = json.loads(file.read_text())

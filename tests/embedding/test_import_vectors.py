@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from command import run
 
 import embedpipe
@@ -65,6 +66,7 @@ def test_every_form_of_the_same_vectors_gives_the_same_store(
     (tmp_path / "ids.txt").write_text("\n".join(IDS) + "\n")
     forms: dict[str, tuple[Any, dict[str, Any]]] = {
         "array": (vectors, {"ids": IDS, "labels": np.array(LABELS)}),
+        "tensor": (torch.tensor(vectors, requires_grad=True), {"ids": IDS, "labels": LABELS}),
         "float64": (vectors.astype(np.float64), {"ids": pd.Series(IDS), "labels": pa.array(LABELS)}),
         "npy": (tmp_path / "v.npy", {"ids": tmp_path / "rows.csv"}),
         "npy, lines": (str(tmp_path / "v.npy"), {"ids": str(tmp_path / "ids.txt"), "labels": tmp_path / "rows.csv"}),
@@ -106,6 +108,11 @@ def test_spec_says_where_vectors_came_from(vectors: Any, tmp_path: Path) -> None
         import_vectors(vectors, store.path, ids=IDS, name="another", modality="text")
     with pytest.raises(UnknownBackboneError, match="imported vectors"):
         resolve_options(BackboneOptions(backbone="vectors/openai/text-embedding-3-large"))
+
+
+def test_tensors_of_bfloat16_become_float32(vectors: Any, tmp_path: Path) -> None:
+    half = torch.from_numpy(vectors).bfloat16()
+    np.testing.assert_array_equal(import_vectors(half, tmp_path / "s", ids=IDS).take(IDS), half.float().numpy())
 
 
 def test_half_floats_are_exact(vectors: Any, tmp_path: Path) -> None:

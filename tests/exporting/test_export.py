@@ -183,7 +183,7 @@ def test_folder_of_something_else_is_refused(exported: Exported, tmp_path: Path)
     with pytest.raises(UsageError, match=r"must be a new or empty folder, or an exported model"):
         embedpipe.export(exported.head, tmp_path, trust=True)
     (tmp_path / "model.json").write_text("of a game")
-    with pytest.raises(UsageError, match=r"or an exported model, but a folder of other files: give another"):
+    with pytest.raises(UsageError, match=r"or an exported model, and is a folder of other files: give another"):
         embedpipe.export(exported.head, tmp_path, trust=True)
     shutil.copytree(exported.folder, tmp_path / "model")
     (tmp_path / "model/predictions.csv").write_text("mine")

@@ -288,7 +288,7 @@ def test_saving_replaces_only_a_head(store: FeatureStore, tmp_path: Path) -> Non
 def test_saving_over_a_head_keeps_files_of_others(store: FeatureStore, tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()
     (tmp_path / "site/manifest.json").write_text("that of a web page")
-    with pytest.raises(UsageError, match="must be a new or empty folder, or a head, but a folder of other files"):
+    with pytest.raises(UsageError, match="must be a new or empty folder, or a head, and is a folder of other files"):
         fit(store, "centroid", to=tmp_path / "site", folds=0)
     fit(store, "centroid", to=tmp_path / "head", folds=0)
     (tmp_path / "head/.DS_Store").touch()

@@ -16,7 +16,15 @@ from hub_server import Hub, serve_hub
 from stored import make_store
 
 import embedpipe
-from embedpipe.errors import EmbedpipeError, HeadError, HubError, StoreError, UnreachableError, UsageError
+from embedpipe.errors import (
+    EmbedpipeError,
+    HeadError,
+    HubError,
+    StoreError,
+    StoreNotFoundError,
+    UnreachableError,
+    UsageError,
+)
 from embedpipe.sharing.hub import hub_errors
 from embedpipe.sharing.location import Repository
 from embedpipe.sharing.xet import xet_if_it_answers
@@ -297,11 +305,13 @@ def test_what_does_not_fit_is_refused(hub: Hub, store: embedpipe.FeatureStore, t
     embedpipe.fit(store, head="centroid", folds=0, to=tmp_path / "head")
     with pytest.raises(UsageError, match="a store is pushed to hf://datasets"):
         embedpipe.push(store, MODEL)
+    with pytest.raises(StoreNotFoundError, match=r"no feature store and no head at '.*absent'"):
+        embedpipe.push(tmp_path / "absent", MODEL)
     with pytest.raises(UsageError, match="a head is pushed to hf://ORG/NAME"):
         embedpipe.push(tmp_path / "head", DATA)
     with pytest.raises(UsageError, match="leave it out"):
         embedpipe.push(store, f"{DATA}@v1")
-    with pytest.raises(UsageError, match=r"new or empty folder.*a feature store"):
+    with pytest.raises(UsageError, match=r"needs a new or empty folder, and .* is a feature store: give another"):
         embedpipe.pull(DATA, store.path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,19 @@ def test_array_of_images_is_listed() -> None:
 )
 def test_invalid_sources_are_refused(source: object) -> None:
     with pytest.raises(SourceError, match="must be"):
+        open_source(source)
+
+
+@pytest.mark.parametrize(
+    ("source", "advice"),
+    [
+        (lambda: iter([]), "function: give what it returns"),
+        (pl.LazyFrame({"path": ["a.jpg"]}), "its collect()"),
+    ],
+    ids=["generator function", "lazy frame"],
+)
+def test_what_gives_a_source_when_called_is_refused_with_advice(source: object, advice: str) -> None:
+    with pytest.raises(SourceError, match=re.escape(advice)):
         open_source(source)
 
 

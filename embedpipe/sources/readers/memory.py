@@ -171,9 +171,10 @@ def _sequence(items: Any, modality: Modality) -> Any:
             return list(items.to_numpy())
         if isinstance(items, Sequence) and not isinstance(items, str | bytes):
             return items
-        if modality == "text":
-            raise SourceError(f"a source must be a path, URL, table or list of texts, got {type(items).__name__}")
-        raise SourceError(f"a source must be a path, URL, table or list of images or paths, got {type(items).__name__}")
+        what = "texts" if modality == "text" else "images or paths"
+        advice = ": give what it returns" if callable(items) else ""
+        advice = ": give what its collect() returns" if hasattr(items, "collect") else advice  # a lazy frame
+        raise SourceError(f"a source must be a path, URL, table or list of {what}, got {type(items).__name__}{advice}")
     if items.ndim == 1 and items.dtype.kind in "OUT":
         return items
     actual = f"got shape {items.shape} and type {items.dtype}"

@@ -181,6 +181,6 @@ def _checked_ids(column: pa.ChunkedArray, name: str, source: VectorSource) -> pa
     first = pc.struct_field(twice, "values")[0]
     rows = np.flatnonzero(np.asarray(pc.equal(ids, first)))
     raise DuplicateIdError(
-        f"ids must be unique, and {len(twice):,} of {source.name} occur more than once: {first.as_py()!r} in rows "
-        f"{rows[0] + 1} and {rows[1] + 1}; leave one of them out"
+        f"ids must be unique, and {source.name} has {len(twice):,} more than once, such as {first.as_py()!r} in rows "
+        f"{rows[0] + 1} and {rows[1] + 1}: leave one of them out"
     )

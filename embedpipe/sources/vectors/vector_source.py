@@ -119,12 +119,20 @@ def open_vectors(source: Any, vector: str | None = None, id: str | None = None) 
     if hasattr(source, "__arrow_c_stream__") or hasattr(source, "columns"):
         return _of_table(arrow_table(source), "the table", vector)
     try:
-        array = np.asarray(source)
-    except (TypeError, ValueError) as error:
-        raise SourceError(f"vectors must have the same length, and cannot be made an array: {error}") from error
-    except RuntimeError as error:  # a tensor of torch that requires gradients
-        raise SourceError(f"vectors cannot be made an array: {error}") from error
+        array = np.asarray(_plain(source))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise SourceError(
+            f"vectors must be numbers and have the same length, and cannot be made an array: {error}"
+        ) from error
     return _of_array(array, "the array", vector)
+
+
+def _plain(source: Any) -> Any:
+    """Return a tensor of torch as one that NumPy takes: off its device, without gradients, in a type that it has."""
+    if hasattr(source, "detach") and hasattr(source, "cpu"):
+        source = source.detach().cpu()
+        return source if hasattr(np, str(source.dtype).removeprefix("torch.")) else source.float()
+    return source
 
 
 def _open_file(path: str, vector: str | None, id: str | None) -> VectorSource:
