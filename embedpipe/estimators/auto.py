@@ -26,6 +26,7 @@ from embedpipe._utils.public import public_in
 from embedpipe.estimators.auto_candidates import CLASSIFIERS, NORMALISATIONS, REGRESSORS
 from embedpipe.estimators.linear.base import FLOATS, check_weights
 from embedpipe.estimators.solvers.column_stats import Floats
+from embedpipe.estimators.targets import check_no_label_missing
 from embedpipe.estimators.wrappers.base import fit_on, takes_weights
 from embedpipe.estimators.wrappers.calibration import (
     TemperatureCalibratedClassifier,
@@ -253,6 +254,7 @@ class AutoClassifier(ClassifierMixin, _Auto):  # type: ignore[misc]
         ValueError
             If there are fewer than two classes, ``layers`` do not cover ``X``, or no estimator can be fitted.
         """
+        check_no_label_missing(y)
         X, y = validate_data(self, X, y, dtype=FLOATS)
         check_classification_targets(y)
         self.classes_ = np.unique(y)

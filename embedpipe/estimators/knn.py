@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from embedpipe._utils.public import public_in
 from embedpipe.estimators.linear.base import FLOATS
+from embedpipe.estimators.targets import check_no_label_missing
 from embedpipe.neighbours import (
     NearRows,
     Tuning,
@@ -243,6 +244,7 @@ class FaissKNNClassifier(ClassifierMixin, _FaissNeighbours):  # type: ignore[mis
         ValueError
             If a parameter is out of range, or values of ``X`` are beyond float32.
         """
+        check_no_label_missing(y)
         X, y = validate_data(self, X, y, dtype=FLOATS)
         check_classification_targets(y)
         self._fit_rows(X)

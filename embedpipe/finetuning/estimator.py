@@ -30,6 +30,7 @@ from embedpipe.decoding.recipe import Preprocessing
 from embedpipe.embedding.transformer import items_of, refuse_items
 from embedpipe.errors import BackboneError, TrainingDataError, UsageError, require_one_of
 from embedpipe.estimators import TemperatureCalibratedClassifier, TunedLogisticRegression
+from embedpipe.estimators.targets import check_no_label_missing
 from embedpipe.finetuning.options import FineTuneOptions, Method
 from embedpipe.finetuning.run_folder import architecture, is_hugging_face
 from embedpipe.finetuning.source import make_item_set, require_trainable
@@ -172,6 +173,7 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             If the network cannot be loaded or trained.
         """
         options = self._training_options()
+        check_no_label_missing(y)
         items, y = items_of(X), column_or_1d(y)
         if len(items) != len(y):
             raise UsageError(f"X and y must have the same length, got {len(items)} items and {len(y)} labels")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from sklearn.utils.estimator_checks import check_sample_weight_equivalence_on_dense_data, parametrize_with_checks
 
@@ -58,3 +60,15 @@ def test_sample_weights_equal_repetitions_for_exact_solutions() -> None:
     exact = TunedLogisticRegression(tol=1e-24)
     check_sample_weight_equivalence_on_dense_data("TunedLogisticRegression", exact)
     assert exact.get_params()["tol"] == 1e-24  # the check changed nothing
+
+
+CLASSIFIERS = (AutoClassifier, CentroidClassifier, FaissKNNClassifier, ShrunkenLDA, TunedRidgeClassifier)
+
+
+@pytest.mark.parametrize("make", [*CLASSIFIERS, TunedLogisticRegression])
+@pytest.mark.parametrize("missing", [None, float("nan"), pd.NA])
+def test_missing_labels_are_refused_in_words(make: Any, missing: Any) -> None:
+    X, y = np.random.default_rng(0).normal(size=(20, 3)), np.array(["a", "b"] * 10, object)
+    y[[4, 7]] = missing
+    with pytest.raises(ValueError, match="a label for each row, and 2 of 20 have none, the first is row 4: leave"):
+        make().fit(X, y)

@@ -164,9 +164,10 @@ def test_prediction_before_fit_is_refused() -> None:
         ([], [], "at least one item"),
         ("photo.png", ["a"], "got a single item"),
         (stripes(20)[0], np.linspace(0, 1, 20), "continuous"),
+        (stripes(20)[0], ["a", None] * 10, "a label for each row, and 10 of 20 have none, the first is row 1: leave"),
         (stripes(20)[0], ["a"] * 20, "got 20 labels that are all 'a'"),
     ],
-    ids=["length", "empty", "single item", "continuous", "one class"],
+    ids=["length", "empty", "single item", "continuous", "missing labels", "one class"],
 )
 def test_invalid_training_data_is_refused(X: object, y: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -12,6 +12,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from embedpipe.estimators.solvers.column_stats import Floats, Matrix, blocks, scores_of
+from embedpipe.estimators.targets import check_no_label_missing
 from embedpipe.splits.mapped_rows import MappedRows
 
 FLOATS = [np.float64, np.float32]
@@ -19,6 +20,7 @@ FLOATS = [np.float64, np.float32]
 
 def check_training(estimator: Any, X: Any, y: Any, **checks: Any) -> tuple[Any, Any]:
     """Return training data as `sklearn.utils.validation.validate_data` does; `MappedRows` stay on disk."""
+    check_no_label_missing(y)
     mapped = isinstance(X, MappedRows)
     X, y = validate_data(estimator, X, y, skip_check_array=mapped, **({} if mapped else {"dtype": FLOATS, **checks}))
     return X, y
