@@ -122,10 +122,11 @@ def print_finetune(result: FineTuneResult, store: str, verbose: bool) -> None:
         )
     show.print_table(table)
     if result.best_epoch:
+        print("* kept: the latest epoch that is not worse than the best by more than a standard error")
         print(
             f"\n{test.rows:,} test rows, read once: linear probe {percent(test.linear_probe)}, fine-tuned "
-            f"{percent(test.finetuned)}, a difference of {100 * test.difference:+.1f} points (95 % interval "
-            f"{100 * test.low:+.1f} to {100 * test.high:+.1f})"
+            f"{percent(test.finetuned)}, a difference of {100 * test.difference:+z.1f} points (95 % interval "
+            f"{100 * test.low:+z.1f} to {100 * test.high:+z.1f})"
         )
     else:
         print(f"\n{test.rows:,} test rows, read once: linear probe {percent(test.linear_probe)}")

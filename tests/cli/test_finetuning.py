@@ -57,6 +57,8 @@ def test_finetune_writes_a_page_and_says_what_goes_on(
     assert shown.exit_code == 0
     for step in ("loading the network", "fitting the linear probe", "checking the network", "measuring on the test"):
         assert step in shown.stderr
+    # The latest epoch near the best is kept, which need not be the best.
+    assert ("* kept: the latest epoch" in shown.stdout) == (", kept so far" in shown.stderr)
     written = (tmp_path / "page.html").read_text()
     assert written.count("<svg") == 2
     assert "On 10 test rows, read once" in written

@@ -181,7 +181,7 @@ class BaseTrainer(ABC):
         progress.say(
             f"epoch {last.number} of {self.options.epochs}: loss {last.training_loss:.4f}, validation accuracy "
             f"{percent(last.validation_accuracy)}, log-loss {last.validation_log_loss:.4f}"
-            f"{' (best)' * (self.run.best is last)}"
+            f"{', kept so far' * (self.run.best is last)}"
         )
 
     def _weights(self) -> dict[str, Tensor]:

@@ -207,7 +207,7 @@ class Trainer(BaseTrainer):
 
     def _progress_text(self) -> str:
         best = self.run.best
-        return f"best: {percent(best.validation_accuracy)} after epoch {best.number}"
+        return f"kept so far: epoch {best.number}, {percent(best.validation_accuracy)}"
 
     def _save_is_due(self) -> int:
         """Return 1 in the first process if it is time to save; all processes then do."""
