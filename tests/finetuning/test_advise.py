@@ -320,6 +320,7 @@ def test_worth_of_a_point_is_shown_with_the_expected_gain(without_pilot: Advice,
     assert asked in page
     assert "The expected gain is worth more than the time." in page
     assert "from published results and 3 fine-tunings of other data" in page
+    assert "begins with published pairs of a head and a fine-tuned network, and the ledger of this machine;" in page
     assert "changes the recommendation with a probability of" in page
 
 
