@@ -233,12 +233,12 @@ def _outcome(network: FineTuneResult) -> str:
         f"the {'network' if kept else 'head'} is kept, as it is better on the validation rows: "
         f"fine-tuned in {show.plain(network.folder)}\n"
         f"on {test.rows:,} test rows: head {percent(test.linear_probe)}, kept {percent(test.finetuned)}, difference "
-        f"{100 * test.difference:+.1f} points ({100 * test.low:+.1f} to {100 * test.high:+.1f})\n"
+        f"{100 * test.difference:+z.1f} points ({100 * test.low:+z.1f} to {100 * test.high:+z.1f})\n"
     )
 
 
 def _forecast(forecast: Forecast) -> str:
-    return f"{100 * forecast.gain.value:+.1f} points, probability {forecast.probability:.2f}"
+    return f"{100 * forecast.gain.value:+z.1f} points, probability {forecast.probability:.2f}"
 
 
 def _points(difference: Estimate | None) -> str:
@@ -246,7 +246,7 @@ def _points(difference: Estimate | None) -> str:
 
 
 def _points_alone(difference: Estimate | None) -> str:
-    return "" if difference is None else f"{100 * difference.value:+.1f}"
+    return "" if difference is None else f"{100 * difference.value:+z.1f}"
 
 
 def _fraction(estimate: Estimate) -> str:

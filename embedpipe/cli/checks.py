@@ -58,12 +58,12 @@ def _layer(layer: LayerDrift) -> list[tuple[str, str]]:
 def _head(head: HeadDrift) -> list[tuple[str, str]]:
     if head.metric == "accuracy":
         before, after = percent(head.reference), percent(head.cheaper)
-        change = f"accuracy {before} becomes {after}: {100 * head.difference:+.1f} points"
-        interval = f"95 % interval {100 * head.low:+.1f} to {100 * head.high:+.1f}"
+        change = f"accuracy {before} becomes {after}: {100 * head.difference:+z.1f} points"
+        interval = f"95 % interval {100 * head.low:+z.1f} to {100 * head.high:+z.1f}"
         items = f"{counted(head.rows, 'item')}, {counted(head.classes, 'class', 'classes')}"
     else:
-        change = f"R2 {head.reference:.3f} becomes {head.cheaper:.3f}: {head.difference:+.3f}"
-        interval = f"95 % interval {head.low:+.3f} to {head.high:+.3f}"
+        change = f"R2 {head.reference:.3f} becomes {head.cheaper:.3f}: {head.difference:+z.3f}"
+        interval = f"95 % interval {head.low:+z.3f} to {head.high:+z.3f}"
         items = counted(head.rows, "item")
     left_out = "".join(f"; left out: {count:,} {reason}" for reason, count in head.left_out.items())
     return [("head", f"{change} ({interval}; cross-validated on {items}{left_out})")]

@@ -77,7 +77,7 @@ def metric_value(value: float, share: bool) -> str:
 def interval(estimate: Estimate, share: bool, sign: str = "") -> str:
     """Return the value of a metric with the ends of its interval, as text; with a sign it is a difference in points."""
     ends = (estimate.value, estimate.low, estimate.high)
-    value, low, high = (f"{100 * end:{sign}.1f}" if share else f"{end:{sign}.3f}" for end in ends)
+    value, low, high = (f"{100 * end:{sign}z.1f}" if share else f"{end:{sign}z.3f}" for end in ends)
     return f"{value}{' %' if share and not sign else ''} ({low} to {high})"
 
 

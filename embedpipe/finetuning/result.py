@@ -155,7 +155,8 @@ class FineTuneResult:
             "test accuracy": f"{percent(test.finetuned)} of {test.rows:,} rows",
             "linear probe": f"{percent(test.linear_probe)}",
             "difference": (
-                f"{100 * test.difference:+.1f} points (95 % interval {100 * test.low:+.1f} to {100 * test.high:+.1f})"
+                f"{100 * test.difference:+z.1f} points (95 % interval {100 * test.low:+z.1f} to "
+                f"{100 * test.high:+z.1f})"
             ),
             "rows": f"{self.train_rows:,} for training, {self.validation_rows:,} for validation",
             "training": f"{self.seconds:,.0f} s on {self.device} in {self.precision}",

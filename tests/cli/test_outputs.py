@@ -10,7 +10,8 @@ import typer
 from command import run
 from conftest import TINY
 
-from embedpipe.cli import app
+from embedpipe.cli import app, show
+from embedpipe.statistics import Estimate
 
 #: A folder in which nobody can make a file, root neither.
 NOWHERE = Path("/proc/sys")
@@ -77,3 +78,9 @@ def test_every_option_that_names_a_result_is_tried() -> None:
         for option in OUTPUTS & {*parameter.opts}
     }
     assert {(verb.split()[0], option) for verb, option, _ in CASES} == found
+
+
+def test_differences_that_round_to_zero_have_no_minus() -> None:
+    difference = Estimate(-0.0001, -0.0344, -0.00049)
+    assert show.interval(difference, True, "+") == "+0.0 (-3.4 to +0.0)"
+    assert show.interval(difference, False) == "0.000 (-0.034 to 0.000)"

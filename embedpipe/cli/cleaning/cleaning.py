@@ -211,6 +211,6 @@ def next_(
     if result.gain is not None:
         gain, low, high = (100 * value for value in (result.gain.value, result.gain.low, result.gain.high))
         better = "better than random" if low > 0 else "worse than random" if high < 0 else "not proved"
-        print(f"gain over random choices: {gain:+.1f} points ({low:+.1f} to {high:+.1f}): {better}")
+        print(f"gain over random choices: {gain:+z.1f} points ({low:+z.1f} to {high:+z.1f}): {better}")
     for note in result.notes:
         print(f"note: {note}")

@@ -193,7 +193,7 @@ class Ranking:
                 "backbone": row.name,
                 "layer": row.layer,
                 self.metric: str(row.linear_probe or ""),
-                "difference": f"{row.difference.estimate.value:+.4f}" if row.difference else "",
+                "difference": f"{row.difference.estimate.value:+z.4f}" if row.difference else "",
                 "verdict": row.failed or row.verdict,
                 "kNN": str(row.knn or ""),
                 "s per 1,000": f"{row.cost.seconds:.1f}" if row.cost else "",

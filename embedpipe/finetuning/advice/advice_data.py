@@ -171,7 +171,7 @@ class AdviceData:
         forecast = self.forecast
         if forecast.break_even is None:
             return margin(forecast.min_gain, "accuracy")
-        expected = f"expected: {100 * forecast.mean:+.1f} points"
+        expected = f"expected: {100 * forecast.mean:+z.1f} points"
         return f"{100 * forecast.break_even:.2g} points, the worth of its time ({expected})"
 
     def sentences(self) -> list[str]:
@@ -181,8 +181,9 @@ class AdviceData:
         if forecast.ledger_rows:
             basis += f" {counted(forecast.ledger_rows, 'fine-tuning')} of other data and"
         return [
-            f"Fine-tuning on all {self.labels:,} labels is expected to change accuracy by {100 * gain.value:+.1f} "
-            f"points (80 % interval {100 * gain.low:+.1f} to {100 * gain.high:+.1f}), from {basis} published results.",
+            f"Fine-tuning on all {self.labels:,} labels is expected to change accuracy by {100 * gain.value:+z.1f} "
+            f"points (80 % interval {100 * gain.low:+z.1f} to {100 * gain.high:+z.1f}), from {basis} published "
+            "results.",
             f"With a probability of {forecast.probability:.2f} it gains more than {self.asked_gain}.",
             *self.reasons_of_choice(),
             f"Proved at 95 %: {self.verdict.decision}.",
@@ -195,6 +196,6 @@ class AdviceData:
             return []
         reason = "The forecast is still open" if open_still else "No further runs are likely to decide"
         return [
-            f"{reason}, so the expected gain decides: {100 * forecast.mean:+.1f} points, if the better of network and "
+            f"{reason}, so the expected gain decides: {100 * forecast.mean:+z.1f} points, if the better of network and "
             "head on the validation rows is kept."
         ]

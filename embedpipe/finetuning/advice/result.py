@@ -94,7 +94,7 @@ class Advice(AdviceData):
         accuracy = self.frozen_baselines.selected_accuracy.value
         return (
             f"Advice({self.recommendation!r}: frozen features reach {percent(accuracy)}, expected gain "
-            f"{100 * self.forecast.gain.value:+.1f} points)"
+            f"{100 * self.forecast.gain.value:+z.1f} points)"
         )
 
     def _repr_html_(self) -> str:

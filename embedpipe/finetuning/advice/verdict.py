@@ -224,4 +224,4 @@ def _points(fraction: float) -> str:
 
 
 def _span(change: Estimate) -> str:
-    return f"{100 * change.value:+.1f} points ({100 * change.low:+.1f} to {100 * change.high:+.1f})"
+    return f"{100 * change.value:+z.1f} points ({100 * change.low:+z.1f} to {100 * change.high:+z.1f})"
