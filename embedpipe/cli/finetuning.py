@@ -29,7 +29,9 @@ Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1;
 
 def default_folder(source: str, suffix: str) -> Path:
     """Return the folder of a run that nobody named: the same command finds it again, and continues."""
-    name = PurePosixPath(source.replace("\\", "/").rstrip("/"))
+    from embedpipe.sources.locations import absolute, split_location
+
+    name = PurePosixPath(split_location(absolute(source))[1])
     return Path(f"{name.stem if name.suffix == '.features' else name.name}{suffix}")
 
 

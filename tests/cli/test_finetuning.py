@@ -124,9 +124,21 @@ def test_advise_prints_json(store: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "name"), [("a/photos.features/", "photos.tuned"), ("photos", "photos.tuned"), ("v1.2", "v1.2.tuned")]
+    ("source", "name"),
+    [
+        ("a/photos.features/", "photos.tuned"),
+        ("photos", "photos.tuned"),
+        ("v1.2", "v1.2.tuned"),
+        (".", "here.tuned"),
+        ("photos/..", "here.tuned"),
+        ("s3://bucket/photos.features/", "photos.tuned"),
+    ],
 )
-def test_a_run_without_a_name_has_that_of_its_data(source: str, name: str) -> None:
+def test_a_run_without_a_name_has_that_of_its_data(
+    source: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here/photos").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
     assert default_folder(source, ".tuned") == Path(name)
 
 
