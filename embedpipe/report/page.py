@@ -61,7 +61,7 @@ def _environment() -> Environment:
         name: getattr(wording, name)
         for name in (
             *("metric_name", "metric_value", "metric_interval", "metric_difference", "difference_unit", "margin"),
-            *("number", "p_value", "percent", "duration", "size", "clip"),
+            *("number", "p_value", "percent", "duration", "size", "clip", "counted"),
         )
     }
     environment.filters |= {

@@ -271,6 +271,16 @@ def test_page_shows_pictures_side_by_side_and_a_broken_file_as_such(tmp_path: Pa
     assert "<span>--write-keep</span> <span>keep.csv</span>" in page  # no line ends within an option
 
 
+def test_page_counts_one_finding_as_one(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store", clusters(4)[0])
+    table = pa.table({"id": ["row-001"], "kind": ["outlier"], "score": [9.0]})
+    columns = {name: pa.nulls(1, pa.string()) for name in ("related", "label", "proposed", "split", "related_split")}
+    for name, column in {**columns, "how": columns["label"]}.items():
+        table = table.append_column(name, column)
+    page = Findings(table, store.path, "label", 4, [], 1.0).to_html(tmp_path / "page.html")
+    assert "<h1>1 finding in 4 rows</h1>" in page.read_text(encoding="utf-8")
+
+
 def test_equal_vectors_are_refused(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store", np.ones((12, 4)), label=["a", "b"] * 6)
     with pytest.raises(TrainingDataError, match=r"vectors must differ to be compared, and all 12 of .* are equal"):
