@@ -32,7 +32,7 @@ def make_store(path: Path, X: npt.NDArray[Any], name: str = "made_up", **columns
     }
     rows.update({key: list(values) for key, values in columns.items() if values is not None})
     store = FeatureStore.create(path, make_spec(X.shape[1], name))
-    store.write(pa.table(rows))
+    store.table.upsert(pa.table(rows))  # as another tool may, which writes NaN too
     return store.refresh()
 
 

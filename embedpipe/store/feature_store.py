@@ -337,7 +337,7 @@ class FeatureStore:
     def write(self, rows: pa.Table | Callable[[], pa.Table], note: Mapping[str, Any] | None = None) -> Change:
         """Commit rows atomically, those of a function for the newest version. Known ids replace stored rows.
 
-        Raises StoreError for rows that do not fit: an id twice, a missing value, vectors of another length.
+        Raises StoreError for an id twice, a missing value, vectors of another length or with NaN.
         """
         return self._table.upsert(rows, note, self.dims)
 

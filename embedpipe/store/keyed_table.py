@@ -40,7 +40,7 @@ from embedpipe.store.data_files import (
 )
 from embedpipe.store.delta_log import ONCE, Change, create_delta, is_delta, is_newest, open_delta
 from embedpipe.store.id_index import KEPT_BYTES, IdIndex, in_id_order
-from embedpipe.store.schema import VECTOR, check_new_rows, conform, equal_ids, is_ascending, storable
+from embedpipe.store.schema import VECTOR, checked_rows, conform, equal_ids, storable
 
 #: How often a commit is computed again because another writer committed first.
 MAX_ATTEMPTS = 100
@@ -255,7 +255,7 @@ class KeyedTable:
         """Commit rows atomically: add new ids, and replace rows of known ids if they differ in more than vectors.
 
         Rows that depend on stored values are given as a function, which is called again for a newer version. ``note``
-        becomes metadata of the commit, as JSON where it is no text. Raises what `conform` and `check_new_rows` raise.
+        becomes metadata of the commit, as JSON where it is no text. Raises what `conform` and `checked_rows` raise.
         """
         self.refresh()
         made_for, made = self.version, storable(rows() if callable(rows) else rows)
@@ -265,10 +265,7 @@ class KeyedTable:
             nonlocal made_for, made
             if callable(rows) and made_for != self.version:
                 made_for, made = self.version, storable(rows())
-            incoming = conform(made, self.schema)
-            if not is_ascending(incoming.column("id")):
-                incoming = incoming.take(pc.sort_indices(incoming.column("id")))
-            check_new_rows(made, incoming, self.path, dims or {})
+            incoming = checked_rows(made, conform(made, self.schema), self.path, dims or {})
             names = [field.name for field in self.schema if field.type != VECTOR]
             same: list[str] = []
             stale: list[tuple[DataFile, pa.Array]] = []
