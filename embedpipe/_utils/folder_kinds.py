@@ -48,6 +48,18 @@ def but_is(path: str | os.PathLike[str]) -> str:
     return f", but {kind}" if kind else ""
 
 
+def check_name(path: str | os.PathLike[str]) -> Path:
+    """Return a local path. Raises UsageError for a name that no file or folder can have, such as one of 300 letters."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        pass
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{os.fspath(path)!r:.300} cannot be the name of a file or folder: {reason}") from error
+    return Path(path)
+
+
 def check_file(to: str | os.PathLike[str]) -> Path:
     """Return the path of a file to write, which is replaced.
 
@@ -56,12 +68,8 @@ def check_file(to: str | os.PathLike[str]) -> Path:
     """
     if "://" in os.fspath(to):
         raise UsageError(f"a result is written to a local file, got the URL {os.fspath(to)!r}")
-    path = Path(to)
-    try:
-        taken = path.is_dir() or any(parent.is_file() for parent in path.absolute().parents)
-    except OSError as error:  # too long
-        raise UsageError(f"{str(path)!r:.300} cannot be the name of a file: {error}") from error
-    if taken:
+    path = check_name(to)
+    if path.is_dir() or any(parent.is_file() for parent in path.absolute().parents):
         raise UsageError(f"{str(path)!r} must not be a folder, nor lie below a file")
     for parent in path.absolute().parents:
         if folder_kind(parent) == "a feature store":
@@ -77,6 +85,7 @@ def check_replaceable(folder: Path, kind: str) -> None:
 
     Raises WriteError if nothing can be written beside it, where the new folder is made before it is put in place.
     """
+    check_name(folder)
     in_a_file = any(place.is_file() for place in (folder, *folder.parents))
     if in_a_file or (folder.is_dir() and any(folder.iterdir())):
         if folder_kind(folder) != kind:

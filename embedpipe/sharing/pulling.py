@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from embedpipe._utils.atomic import whole_folder
-from embedpipe._utils.folder_kinds import path_kind
+from embedpipe._utils.folder_kinds import check_name, path_kind
 from embedpipe._utils.progress import Progress
 from embedpipe.errors import HeadError, HubError, StoreError, UsageError
 from embedpipe.heads import Head
@@ -69,7 +69,7 @@ def pull(source: str, to: str | Path, *, progress: bool | None = None) -> Featur
     repository = Repository.parse(source)
     if "://" in str(to):
         raise UsageError(f"pull writes a local folder, got the URL {str(to)!r}")
-    folder = Path(to).resolve()
+    folder = check_name(to).resolve()
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise UsageError(f"pull needs a new or empty folder, and {str(to)!r} is {path_kind(folder)}: give another")
     show = Progress(progress)

@@ -26,6 +26,7 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from embedpipe._utils.atomic import check_writable, sync
 from embedpipe._utils.checksums import HashedFile, checksum
+from embedpipe._utils.folder_kinds import check_name
 from embedpipe._utils.machine.regular_files import open_regular
 from embedpipe.errors import StoreError, UsageError
 from embedpipe.sources.access.outage import one_line, refusal
@@ -48,7 +49,7 @@ def check_new_store(path: str | Path) -> None:
     path = table_path(path)
     if "://" in path:
         return
-    folder = Path(path)
+    folder = check_name(path)
     if folder.is_file():
         raise UsageError(f"the feature store must be a folder, and {path!r} is a file: give a new or empty folder")
     if folder.is_dir() and any(folder.iterdir()):

@@ -127,7 +127,7 @@ class FeatureStore:
     def exists(path: str | Path) -> bool:
         """Return whether there is a Delta table at ``path``."""
         path = table_path(path)
-        return not Path(path).is_file() and KeyedTable.exists(path)
+        return KeyedTable.exists(path)
 
     def require(self, spec: BackboneSpec) -> None:
         """Raise SpecMismatchError unless the store holds vectors of ``spec``."""

@@ -8,6 +8,7 @@ is computed again against the new version.
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -110,7 +111,8 @@ class KeyedTable:
     def exists(path: str) -> bool:
         """Return whether there is a Delta table at ``path``."""
         try:
-            return is_delta(path)
+            # os.path, as pathlib raises for a name that is too long, such as a text in place of a path.
+            return not os.path.isfile(path) and is_delta(path)  # noqa: PTH113
         except (DeltaError, OSError) as error:
             raise StoreError(f"cannot look for a feature store at {path!r}: {reason(error)}") from error
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from embedpipe._utils.folder_kinds import check_name
 from embedpipe._utils.machine.memory import memory_left, parse_size
 from embedpipe._utils.option_names import has_option, option
 from embedpipe.backbones.spec import LayerSpec
@@ -209,7 +210,7 @@ def _given_splits(splits: str | Path | Splits | None) -> Splits | None:
         return splits
     if not isinstance(splits, str | Path):
         raise UsageError(f"{option('splits')} must be a path or a Splits, got {splits!r}")
-    return load_splits(splits) if Path(splits).exists() else None
+    return load_splits(splits) if check_name(splits).exists() else None
 
 
 def _check_groups(splits: Splits, groups: Sequence[Any] | None, name: str | None) -> None:

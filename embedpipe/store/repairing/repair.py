@@ -11,11 +11,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from embedpipe._utils.atomic import names_file
+from embedpipe._utils.folder_kinds import check_name
 from embedpipe._utils.messages.counting import counted
 from embedpipe._utils.progress import Progress
 from embedpipe.errors import StoreError, StoreNotFoundError
 from embedpipe.sources.locations import local_path
-from embedpipe.store.data_files import DATA_FILE, DataFile, removal, table_path, write_files
+from embedpipe.store.data_files import DATA_FILE, DataFile, removal, table_path
 from embedpipe.store.delta_log import Entry, LocalLog
 from embedpipe.store.keyed_table import CommitPlan, KeyedTable
 from embedpipe.store.repairing.damage import as_on_disk, find_damage
@@ -91,7 +92,7 @@ def repair(store: str | Path, *, progress: bool | None = None) -> RepairReport:
     """
     path = table_path(store)
     folder = local_path(path)
-    if folder is not None and not Path(folder, "_delta_log").is_dir():
+    if folder is not None and not (check_name(folder) / "_delta_log").is_dir():
         raise StoreNotFoundError(f"there is no feature store at {path!r}: create one with `embedpipe embed`")
     with names_file(Path(path)):
         done: list[str] = []
@@ -147,7 +148,7 @@ def _mend_files(table: KeyedTable, progress: Progress) -> tuple[int, int, list[s
             parts.append(rows)
         restored = pa.concat_tables([table.schema.empty_table(), *parts])
         restored = restored.take(pc.sort_indices(restored.column("id")))
-        return write_files(restored, table.fs, table.base), [removal(file) for file in damaged], restored.num_rows
+        return table.write(restored), [removal(file) for file in damaged], restored.num_rows
 
     restored = table.commit(plan, {"embedpipe.operation": "repair"})
     words = [f"file {file.path!r} is dropped: {why}" for file, why in damaged.items()]
