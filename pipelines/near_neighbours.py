@@ -24,6 +24,7 @@ import numpy as np
 import pyarrow as pa
 
 import embedpipe
+from embedpipe.errors import UsageError
 from embedpipe.report import draw_neighbours, write_table
 
 DONE, SOME_FAILED = 0, 3
@@ -117,6 +118,8 @@ def main() -> int:
     store = embed_source(arguments)
     index = embedpipe.SimilarityIndex.load(store)
     rows = searchable_rows(index)
+    if not len(rows):
+        raise UsageError("no photo can be searched for: all are excluded, or have a vector of zeros")
     sample = rows[np.unique(np.linspace(0, len(rows) - 1, SAMPLE).round().astype(int))]
     queries = arguments.query or index.ids.take(pa.array(sample)).to_pylist()
     # trust: a backbone of the user's own code was named by --backbone just now, and may run for the queries too.

@@ -8,6 +8,7 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from conftest import TINY
 from PIL import Image
@@ -93,6 +94,17 @@ def test_failed_photos_and_queries_are_printed_and_give_exit_code_3(
     assert done.code == 3
     assert "failed: cat/0000.jpg: " in done.err
     assert "cat/0000.jpg" not in csv.read_csv(to / "neighbours.csv")["id"].to_pylist()
+
+
+def test_photos_that_are_all_excluded_are_refused(search: Callable[..., Done], photos: Path, tmp_path: Path) -> None:
+    to = tmp_path / "neighbours"
+    assert search(photos, to=to).code == 0
+    [path] = to.glob("*.features")
+    store = embedpipe.FeatureStore(path)
+    store.exclude(pa.table({"id": store.ids(), "excluded": ["blurred"] * len(store)}))
+    done = search(photos, to=to)
+    assert done.code == 2
+    assert "no photo can be searched for: all are excluded" in done.err
 
 
 def test_bad_usage_gives_exit_code_2_and_the_reason(search: Callable[..., Done], photos: Path, tmp_path: Path) -> None:
