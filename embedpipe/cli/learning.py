@@ -148,10 +148,10 @@ def predict(
     """
     from embedpipe.store import FeatureStore
 
-    to = tables.new_file(PREDICTIONS) if to is None else to
-    tables.check_table(to)
+    tables.check_table(to or Path(PREDICTIONS))
     limit = FailureLimit.parse(max_failed or "0")
     loaded, options = _load(head, options)
+    to = to or tables.new_file(PREDICTIONS)
     # Several arguments are files, by path or URL; as strings, a head of texts would take them for texts.
     items: Any = source[0] if len(source) == 1 else [path if "://" in path else Path(path) for path in source]
     if isinstance(items, str) and FeatureStore.exists(items):

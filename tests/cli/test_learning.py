@@ -104,6 +104,7 @@ def test_predictions_have_a_name_that_is_not_overwritten(
     again = run("predict", tmp_path / "head", store)
     assert again.exit_code == 2
     assert "predictions.csv exists and is overwritten only if it is named" in again.stderr
+    assert "there is no head" in run("predict", tmp_path / "no.head", store).stderr
     assert run("predict", tmp_path / "head", store, "--to", "predictions.csv").exit_code == 0
 
 
