@@ -235,7 +235,9 @@ class Failure:
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
     """Return ``"; did you mean 'x'?"`` with the most similar known name, or ``""`` if none is similar."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    # The letters of a name of two, such as id, are in many words.
+    known = [each for each in known if len(each) > 2 or abs(len(each) - len(name)) < 2]
+    close = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 

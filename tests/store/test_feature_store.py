@@ -75,6 +75,8 @@ def test_label_sets_and_changes_values(store: FeatureStore) -> None:
 
 def test_to_numpy_suggests_the_nearest_column(store: FeatureStore) -> None:
     store.write(rows(["a"], label=["x"]))
+    with pytest.raises(UsageError, match=r"no column 'kind'\. Available: .*id"):
+        store.to_numpy("kind")
     with pytest.raises(UsageError, match="no column 'labl'; did you mean 'label'"):
         store.to_numpy(label="labl")
 
