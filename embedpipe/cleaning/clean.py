@@ -33,6 +33,7 @@ from embedpipe.splits.split_column import parse_split_names
 from embedpipe.splits.stored_hashes import stored_hashes
 from embedpipe.store import FeatureStore
 from embedpipe.store.editing.exclusion import and_excluded, left_out_notes
+from embedpipe.store.editing.labelling import as_text
 from embedpipe.store.opening import known_columns, open_store
 from embedpipe.store.scan import has_label
 
@@ -259,7 +260,7 @@ def _label_errors(
     errors = find_label_errors(with_neighbours(probabilities, kinds, near, graph.scores[judged]), kinds)
     found = LabelErrors(judged[errors.rows], errors.proposed, errors.scores, errors.confused)
     notes = [f"labels were predicted by {head} in {FOLDS} folds", *folds.notes]
-    return found, pa.array(classes).cast(pa.string()).to_pylist(), notes
+    return found, as_text(pa.array(classes)).to_pylist(), notes
 
 
 def _record_other_store(

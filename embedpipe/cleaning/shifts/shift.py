@@ -293,7 +293,7 @@ def _forecast_accuracy(
     expected, predicted = forecaster.expect(Y)
     names = forecaster.classes
     shares = {
-        "label": pa.array(names).cast(pa.string()),
+        "label": as_text(pa.array(names)),
         "old": [float((y == name).mean()) for name in names],
         "new": [float((predicted == name).mean()) for name in names],
     }
@@ -302,5 +302,5 @@ def _forecast_accuracy(
         # By their texts: one store may hold the labels as 1, the other as 1.0.
         column = new_rows[options.label].combine_chunks()
         actual = pc.if_else(pa.array(has_label(column)), as_text(column), None)
-        true = pc.mean(pc.equal(actual, pa.array(predicted).cast(pa.string())).cast(pa.float64())).as_py()
+        true = pc.mean(pc.equal(actual, as_text(pa.array(predicted))).cast(pa.float64())).as_py()
     return _Forecast(pa.table(shares), forecaster.accuracy, expected, true, forecaster.notes)

@@ -15,6 +15,7 @@ from embedpipe.errors import EmbedpipeError
 from embedpipe.heads.columns.table_columns import column_values
 from embedpipe.report.drawing.wording import counted
 from embedpipe.serving.viewing.collection import Collection
+from embedpipe.store.editing.labelling import as_text
 
 if TYPE_CHECKING:
     from embedpipe.heads import Head  # loads scikit-learn, which a page without a head does not need
@@ -84,7 +85,7 @@ class Predictions:
         rows = fitted[held_out.rows]
         sight[rows] = OUT_OF_FOLD
         values = columns[PREDICTION].to_numpy().astype(object)
-        values[rows] = np.asarray(pa.array(held_out.predicted).cast(pa.string()), object)
+        values[rows] = np.asarray(as_text(pa.array(held_out.predicted)), object)
         changed = {FITTED: pa.array(sight), PREDICTION: pa.array(values, pa.string())}
         if held_out.shares is not None:
             self._shares = dict(zip(rows.tolist(), held_out.shares.astype(np.float32), strict=True))
@@ -142,7 +143,7 @@ class Predictions:
         if shares is None:
             shares = np.asarray(self.head.estimator.predict_proba(self._features(collection, np.array([row]))))[0]
         best = np.argsort(-shares, kind="stable")[:MOST_CLASSES]
-        names = pa.array(np.asarray(self.head.estimator.classes_)[best]).cast(pa.string()).to_pylist()
+        names = as_text(pa.array(np.asarray(self.head.estimator.classes_)[best])).to_pylist()
         return list(zip(names, shares[best].tolist(), strict=True))
 
 
