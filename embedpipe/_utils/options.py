@@ -117,8 +117,8 @@ def _typed(name: str, value: Any, type_: Any) -> Any:
                 return (value,)
         elif part in (int, float):
             if _is_number(value, part):
-                if name == "seed" and value < 0:
-                    raise UsageError(f"{option(name)} must be >= 0, got {value}")
+                if name == "seed" and not 0 <= value < 2**32:  # what NumPy's older generators take
+                    raise UsageError(f"{option(name)} must be {'>= 0' if value < 0 else '< 2^32'}, got {value}")
                 return part(value)
         elif part is bool:
             if isinstance(value, bool | np.bool_):

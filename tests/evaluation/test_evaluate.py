@@ -613,6 +613,7 @@ def test_split_column_can_be_the_label(tmp_path: Path) -> None:
         ({"repeats": 5, "protocol": "clip-lp", "margin": 0.2}, r"margin=0\.2 must be left out with protocol"),
         ({"repeats": 2, "protocol": "clip-lp"}, "repeats=2 must be left out with protocol"),
         ({"seed": -1}, "seed must be >= 0, got -1"),
+        ({"seed": 2**32}, r"seed must be < 2\^32, got 4294967296"),
         ({"marign": 0.1}, r"unknown option 'marign'; did you mean 'margin'"),
     ],
 )
