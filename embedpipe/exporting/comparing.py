@@ -25,6 +25,7 @@ from embedpipe.report.drawing.wording import counted
 from embedpipe.statistics import paired_interval
 from embedpipe.store import FeatureStore
 from embedpipe.store.editing.exclusion import excluded_rows, require_some_used
+from embedpipe.store.scan import has_label
 
 Floats = npt.NDArray[np.float64]
 #: Runs an exported model: tensors by name -> outputs (n, n_outputs).
@@ -92,7 +93,7 @@ def split_rows(head: Head, store: FeatureStore, seed: int = 0) -> tuple[Rows, Ro
         is_fitted = np.zeros(len(table), bool)
     held_out = np.flatnonzero(~is_fitted)
     if label:  # those with labels first, as they measure the accuracy too
-        known = np.asarray(table[head.label].combine_chunks().is_valid())[held_out]
+        known = has_label(table[head.label])[held_out]
         held_out = held_out[known] if known.any() else held_out
     random = np.random.default_rng(seed)
     first, second = (random.permutation(part) for part in (held_out, np.flatnonzero(is_fitted)))

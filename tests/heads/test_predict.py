@@ -14,7 +14,7 @@ from sklearn.svm import SVC
 from stored import clusters, make_store
 
 import embedpipe
-from embedpipe import Head, embed, fit
+from embedpipe import FeatureStore, Head, embed, fit
 from embedpipe.errors import BackboneError, SourceError, SpecMismatchError, UsageError
 from embedpipe.heads.predicting.fitted_rows import FittedRows
 
@@ -244,3 +244,26 @@ def test_a_head_of_images_advises_nothing_for_texts(head: Head, tmp_path: Path) 
     assert error.endswith("; the head takes images")
     with pytest.raises(SourceError, match="to embed texts, name their column"):
         embed(tmp_path / "texts.csv", tmp_path / "other", backbone=TINY)
+
+
+@pytest.mark.parametrize("column", ["label", "excluded"])
+def test_a_store_that_has_lost_all_fitted_rows_is_predicted(tmp_path: Path, column: str) -> None:
+    X, y = clusters(30)
+    store = make_store(tmp_path / "s", X, label=[f"class {number}" for number in y])
+    fitted = fit(store, "centroid", folds=0)
+    if column == "label":
+        store.label(pa.table({"id": store.ids(), "label": pa.nulls(30, pa.string())}))
+    else:
+        store.exclude(pa.table({"id": store.ids(), "excluded": ["blurred"] * 30}))
+    store.vacuum(older_than_hours=0)
+    table = fitted.predict(FeatureStore(store.path))
+    assert table["error"].null_count == 30
+    assert not any(table["fitted_on"].to_pylist())
+
+
+def test_a_label_that_is_nan_is_no_actual_label(tmp_path: Path) -> None:
+    X, y = clusters(30, spread=0.01)
+    fitted = fit(make_store(tmp_path / "s", X, label=y.astype(float)), "centroid", folds=0)
+    labels = np.where(np.arange(30) < 10, np.nan, y)
+    table = fitted.predict(make_store(tmp_path / "new", X, label=labels))
+    assert table["actual"].to_pylist() == [*[None] * 10, *y[10:].tolist()]

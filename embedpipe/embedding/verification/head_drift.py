@@ -11,7 +11,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 from sklearn.linear_model import LogisticRegression, RidgeClassifierCV, RidgeCV
 from sklearn.model_selection import KFold, StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
@@ -20,6 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from embedpipe._utils.option_names import option
 from embedpipe.statistics import paired_bootstrap, paired_interval
+from embedpipe.store.scan import has_label
 
 Floats = npt.NDArray[np.float64]
 
@@ -99,10 +99,7 @@ class Labelled:
         kinds = (pa.types.is_string, pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating)
         if not any(is_kind(column.type) for is_kind in kinds):
             return f"column {name!r} holds {column.type} values, which cannot be labels"
-        valid = pc.is_valid(column)
-        if pa.types.is_floating(column.type):
-            valid = pc.and_(valid, pc.fill_null(pc.is_finite(column), False))
-        usable = np.asarray(valid, bool)
+        usable = has_label(column)
         if not pa.types.is_floating(column.type):
             return cls(name, np.array([str(value) for value in column.to_pylist()]), usable, False)
         y = np.nan_to_num(column.to_numpy().astype(np.float64))

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from embedpipe.heads.predicting.sources import Predicted
+from embedpipe.store.scan import has_label
 
 
 def prediction_table(done: Predicted, label: str, actual: str | None) -> tuple[pa.Table, str]:
@@ -37,8 +39,8 @@ def prediction_table(done: Predicted, label: str, actual: str | None) -> tuple[p
     name = "prediction" if label in others else label
     columns[name] = predictions.labels()
     columns.update({**doubt, **text, **predictions.interval(name), **scores, **rejection})
-    if actual in rows.column_names and rows.column(actual).null_count < len(ids):
-        columns["actual"] = rows.column(actual)
+    if actual in rows.column_names and (known := has_label(rows.column(actual))).any():
+        columns["actual"] = pc.if_else(pa.array(known), rows.column(actual), None)
     columns["error"] = pa.array([errors.get(id) for id in ids], pa.string())
     table = pa.table(columns)
     listed = set(ids)

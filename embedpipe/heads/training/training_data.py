@@ -16,7 +16,7 @@ from sklearn.model_selection import KFold, StratifiedKFold
 
 from embedpipe._utils.messages.counting import counted
 from embedpipe._utils.option_names import has_option, option
-from embedpipe.errors import StoreError, TrainingDataError
+from embedpipe.errors import StoreError, TrainingDataError, UsageError
 from embedpipe.heads.columns.table_columns import (
     TableColumn,
     column_values,
@@ -160,12 +160,16 @@ def read_training_data(
 def fitted_ids(store: FeatureStore, version: int, label: str, measured_on: MeasuredOn) -> pa.Array:
     """Return the ids of the rows of a store that a head was fitted on.
 
-    They are those of the version that it was fitted on; where its files are deleted, those that a fit would take now.
+    They are those of the version that it was fitted on; where its files are deleted, those that a fit would take now:
+    none, if no row has a label and is used any more.
     """
     try:
         rows, _ = labelled_rows(FeatureStore(store.path, version), FitOptions(label=label))
     except StoreError:
-        rows, _ = labelled_rows(store, FitOptions(label=label))
+        try:
+            rows, _ = labelled_rows(store, FitOptions(label=label))
+        except (TrainingDataError, UsageError):
+            return pa.array([], pa.string())
     names = parse_split_names(rows.column("split").to_pylist()) if "split" in rows.column_names else None
     if names is not None and measured_on in ("test", "validation"):
         fitted_on = ["train", "validation"] if measured_on == "test" else ["train"]

@@ -16,6 +16,7 @@ from embedpipe.heads.columns.table_columns import column_values
 from embedpipe.report.drawing.wording import counted
 from embedpipe.serving.viewing.collection import Collection
 from embedpipe.store.editing.labelling import as_text
+from embedpipe.store.scan import has_label
 
 if TYPE_CHECKING:
     from embedpipe.heads import Head  # loads scikit-learn, which a page without a head does not need
@@ -100,11 +101,12 @@ class Predictions:
         from embedpipe.serving.viewing.out_of_fold import predict_out_of_fold
 
         labels = collection.table.column(self.head.label).take(pa.array(fitted))
-        fitted = fitted[labels.is_valid().to_numpy()]
+        labelled = has_label(labels)
+        fitted, labels = fitted[labelled], labels.filter(pa.array(labelled))
         classes = np.asarray(getattr(self.head.estimator, "classes_", []))
         if self.head.task != "classification" or not len(classes) or not len(fitted):
             return None
-        y = np.asarray(labels.drop_null().to_pylist())
+        y = np.asarray(labels.to_pylist())
         known = np.isin(y, classes)  # others were given since
         try:
             done = predict_out_of_fold(self.head.estimator, self._features(collection, fitted[known]), y[known])
