@@ -10,12 +10,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import tiny_transformer
 from exported_script import Exported, script_in, script_of
 
 import embedpipe
 from embedpipe.report import write_table
+from embedpipe.sources import SourceOptions, open_source
 
 SENTENCES = ["the cat sits outside .", "a man sits", "the man", "a cat outside", "the cat sits .", "a man ."]
 
@@ -93,6 +95,22 @@ def test_long_texts_and_cells_beyond_the_header_are_read(tmp_path: Path) -> None
     assert len(item["payload"]) == 200_000
     with pytest.raises(SystemExit, match="must have a column 'words', and has text, label: name one"):
         script_of("text", tmp_path / "model").texts_in(str(tmp_path / "long.csv"), "label", "words")
+
+
+@pytest.mark.parametrize(
+    ("header", "chosen"),
+    [("id,body", "body"), ("ID,Message,Text", "Text"), (" message ,id,note", " message "), ("words", "words")],
+)
+def test_column_of_texts_is_the_one_that_embed_takes(tmp_path: Path, header: str, chosen: str) -> None:
+    names = header.split(",")
+    cells = {name: f"{'k' if name.lower() == 'id' else name.strip()}1" for name in names}
+    (tmp_path / "new.csv").write_text(f"{header}\n{','.join(cells.values())}\n")
+    (item,) = script_of("text", tmp_path / "model").texts_in(str(tmp_path / "new.csv"), "label", None)
+    assert (item["payload"], item["uri"].partition("::")[0]) == (cells[chosen], f"table://{chosen}/0")
+    if len(names) > 1:
+        table = pa.table({name: [cell] for name, cell in cells.items()})
+        listing = open_source(table, SourceOptions(), "text")
+        assert [item["id"], item["payload"]] == [listing.table["id"][0].as_py(), listing.read(0)]
 
 
 @pytest.mark.long

@@ -1,8 +1,9 @@
 """Classify texts with the model in this folder: ``python predict.py messages.csv --to predictions.csv``.
 
 Written by embedpipe. It needs onnxruntime, numpy and tokenizers, and gives the table of ``embedpipe predict``: one row
-for each text, with the reason for one that cannot be read. A file .csv or .tsv has a column ``text``, or one that
-``--text`` names, and may have the columns ``id`` and ``label``; any other file is one text.
+for each text, with the reason for one that cannot be read. A file .csv or .tsv has a column with a usual name such as
+``text``, ``body`` or ``message``, one column only, or one that ``--text`` names, and may have the columns ``id`` and
+``label``; any other file is one text.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 from embedpipe.decoding.text import decode_text
 from embedpipe.errors import DecodeError
 from embedpipe.exporting.script.table import FOLDER, files_in, finish, load_settings, predict, require_folder
+from embedpipe.sources.column_roles import PAYLOAD_COLUMNS
 from embedpipe.sources.file_types import TEXT_SUFFIXES
 
 #: Characters of a text in the table.
@@ -79,7 +81,7 @@ def collate(pieces: list[Any], declared: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def texts_in(source: str, column: str, text: str | None) -> list[dict[str, Any]]:
-    """Return the texts of a table, of a folder, or one; ``text``: the table's column, by default its only one."""
+    """Return the texts of a table, of a folder, or one; ``text``: the table's column, by default as `embed` has it."""
     path = Path(source)
     if path.suffix.lower() not in (".csv", ".tsv"):
         return files_in(source, TEXT_SUFFIXES, column)
@@ -90,14 +92,17 @@ def texts_in(source: str, column: str, text: str | None) -> list[dict[str, Any]]
     except (OSError, ValueError, csv.Error) as error:
         sys.exit(f"{source} cannot be read as a table ({error}): save it in UTF-8, as CSV or with tabs")
     names = [name for name in table[0] if name is not None] if table else ["text"]  # None: cells beyond the header
-    text = text or (names[0] if len(names) == 1 else "text")
+    in_any_case = {name.strip().lower(): name for name in reversed(names)} | {name: name for name in names}
+    usual = [in_any_case[name] for name in PAYLOAD_COLUMNS["text"] if name in in_any_case]
+    text = text or next(iter(usual), names[0] if len(names) == 1 else "text")
     if text not in names:
         sys.exit(f"{source} must have a column {text!r}, and has {', '.join(names)}: name one of them by --text")
     items = []
     for number, row in enumerate(table):
-        item = {"id": row.get("id") or f"row-{number:08d}", "uri": f"table://{text}/{number}::{path.absolute()}"}
-        if column == "label" and row.get("label"):
-            item["actual"] = row["label"]
+        id, label = (row.get(in_any_case.get(role, role)) for role in ("id", "label"))
+        item = {"id": id or f"row-{number:08d}", "uri": f"table://{text}/{number}::{path.absolute()}"}
+        if column == "label" and label:
+            item["actual"] = label
         items.append({**item, "payload": row[text] or ""})
     return items
 
