@@ -309,9 +309,11 @@ def _too_few(where: str, fewest: int, y: npt.NDArray[Any], task: Task, options: 
     fewer = f"measure with {option('folds', fewest)}" if fewest > 1 else f"fit without measuring ({option('folds', 0)})"
     numbers = y.dtype.kind in "iuf" or (y.dtype.kind == "U" and all(map(_is_number, y.tolist())))
     as_numbers = f", or predict it as a number ({option('task', 'regression')})" if numbers else ""
+    several = y.dtype.kind == "U" and any(options.label_separator in text for text in y.tolist())
+    apart = f", or take the labels apart ({option('task', 'multilabel')})" if several else ""
     return TrainingDataError(
         f"{options.folds} folds need as many labelled rows, and {where} has {fewest}: "
-        f"label more{', remove that class' if task == 'classification' else ''}, or {fewer}{as_numbers}"
+        f"label more{', remove that class' if task == 'classification' else ''}, or {fewer}{as_numbers}{apart}"
     )
 
 
