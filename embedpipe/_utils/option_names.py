@@ -47,7 +47,10 @@ def set_by(variables: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def fixed_options(*names: str) -> Iterator[None]:
-    """Let messages of the block not advise to change these options, which the verb does not have."""
+    """Let messages of the block not advise to change these options, which the verb does not have.
+
+    Where a message names one all the same, it is a value and no option, and its name stands as in Python.
+    """
     token = _fixed.set(_fixed.get() | {*names})
     try:
         yield
@@ -112,7 +115,7 @@ def option(name: str, value: object = _NO_VALUE) -> str:
         return _variables[name]
     if _writing == "job file":
         return name if value is _NO_VALUE or value is ... else f"{name} = {json.dumps(value)}"  # is TOML too
-    if _writing == "Python":
+    if _writing == "Python" or name in _fixed.get():
         return name if value is _NO_VALUE else f"{name}={'...' if value is ... else repr(value)}"
     flag = f"--{name.replace('_', '-')}"
     if value is _NO_VALUE or value is ... or value is True:

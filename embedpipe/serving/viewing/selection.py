@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embedpipe._utils.option_names import fixed_options
 from embedpipe.errors import UsageError, suggest
 from embedpipe.querying import rows_where
 from embedpipe.serving.viewing.collection import Collection, Mask
@@ -64,7 +65,8 @@ class Filter:
 
     def mask(self, collection: Collection, points: npt.NDArray[np.float32] | None) -> Mask | None:
         """Return the rows that satisfy all conditions; None for all rows."""
-        masks = [rows_where(collection.store, self.where, collection.table)] if self.where else []
+        with fixed_options("where"):  # the box of the page, which is no option of `view`
+            masks = [rows_where(collection.store, self.where, collection.table)] if self.where else []
         for name, values in self.classes:
             codes = collection.codes(name)
             if codes is None or codes.kind != "class":
