@@ -46,6 +46,7 @@ from embedpipe.neighbours.duplicates import near_duplicate_groups
 from embedpipe.neighbours.options import NEAR_DUPLICATE_COSINE, NearDuplicates, check_near_duplicates
 from embedpipe.sources import list_items
 from embedpipe.sources.listing import Listing
+from embedpipe.sources.options import modality_of
 from embedpipe.splits.grouped import fold_numbers
 
 _TRAINING = FineTuneOptions()
@@ -321,7 +322,8 @@ class FineTunedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def _list_items(items: list[Any], backbone: Backbone) -> Listing:
-    return list_items(items, [f"{row:09d}" for row in range(len(items))], backbone.spec.modality)
+    with modality_of(f"the backbone {backbone.spec.provider}/{backbone.spec.name}"):
+        return list_items(items, [f"{row:09d}" for row in range(len(items))], backbone.spec.modality)
 
 
 def _item_set(listing: Listing, backbone: Backbone, seed: int) -> ItemSet:

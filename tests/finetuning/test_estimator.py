@@ -152,6 +152,12 @@ def test_unreadable_images_are_named(tmp_path: Path) -> None:
         model(epochs=0).fit(X, y).predict([str(tmp_path / "broken.png")])
 
 
+def test_texts_for_a_backbone_of_images_are_told_what_it_takes() -> None:
+    with pytest.raises(UsageError, match=r"no such file.*; the backbone \S+ takes images") as error:
+        model().fit(["good", "bad"] * 10, ["a", "b"] * 10)
+    assert "modality" not in str(error.value)
+
+
 def test_prediction_before_fit_is_refused() -> None:
     with pytest.raises(NotFittedError):
         model().predict(stripes(20)[0])
