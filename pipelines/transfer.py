@@ -99,6 +99,8 @@ def main() -> int:
         }
         chosen |= {"measured": f"{network.test.rows:,} test rows", "head_accuracy": network.test.linear_probe}
     else:
+        if network is not None:
+            print("\na network was trained and is not kept: the head is better on the validation rows")
         chosen = fit_best_head(store, advice, arguments.to / "head")
     shown = "not measured" if chosen["accuracy"] is None else f"{percent(chosen['accuracy'])} on {chosen['measured']}"
     print(f"\nchosen: {chosen['backbone']}, head {chosen['head']}\n  accuracy {shown}")

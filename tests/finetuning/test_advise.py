@@ -364,6 +364,9 @@ def test_act_trains_the_network_that_is_recommended(
     print_advice(acts, verbose=False)
     kept = "network" if acts.network.best_epoch else "head"
     assert capsys.readouterr().out.startswith(f"the {kept} is kept, as it is better on the validation rows")
+    again = advise(hard_store, to=tmp_path / "acts", act=True, **FAST)  # continues, though no run of a pilot is there
+    assert again.network is not None
+    assert (again.network.epochs, again.network.test) == (acts.network.epochs, acts.network.test)
 
 
 @pytest.fixture

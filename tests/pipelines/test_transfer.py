@@ -56,6 +56,10 @@ def test_network_is_trained_where_it_is_expected_to_pay(
     assert embedpipe.FeatureStore.exists(str(tmp_path / "transferred" / "tuned.features")) == is_better
     assert result["chosen"]["backbone"].startswith("checkpoint/") == is_better
     assert embedpipe.load_head(result["chosen"]["head"]).classes.tolist() == ["a", "b"]
+    assert ("a network was trained and is not kept" in done.out) != is_better
+    again = transfer("--learning-rate", "0.003")
+    assert (again.code, again.err) == (0, "")
+    assert json.loads((tmp_path / "transferred" / "result.json").read_text())["chosen"] == result["chosen"]
 
 
 @pytest.mark.long

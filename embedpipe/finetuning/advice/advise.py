@@ -122,7 +122,7 @@ def advise(
     for name, given in (("a time budget", budget is not None), (option("act", True), act)):
         if given and to is None:
             raise UsageError(f"{name} needs a folder for its runs: give one ({option('to', ...)})")
-    folder = BenchmarkFolder(to) if to is not None else None
+    folder = BenchmarkFolder(to, NETWORK) if to is not None else None
     stores, label = _open_stores(source, to, label, backbone, device, progress, reload_options)
     reload_options = reload_named(backbone, reload_options)
     first = stores[0]
@@ -192,7 +192,9 @@ def _open_stores(
                 f"source must be a feature store, got {os.fspath(source)!r}: embed the items first, or give a folder "
                 f"({option('to', ...)})"
             )
-        store, label = open_items(source, BenchmarkFolder(to).features, label, backbone, device, progress, reload)
+        store, label = open_items(
+            source, BenchmarkFolder(to, NETWORK).features, label, backbone, device, progress, reload
+        )
         return [store], label
     stores = open_stores(source)
     if backbone:

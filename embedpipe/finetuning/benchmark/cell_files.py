@@ -49,6 +49,8 @@ class BenchmarkFolder:
     Parameters
     ----------
     to : path
+    beside : str, optional
+        Name of a folder that whoever calls keeps beside the cells, and that may be there before them.
 
     Raises
     ------
@@ -58,13 +60,13 @@ class BenchmarkFolder:
         If it is new and cannot be made.
     """
 
-    def __init__(self, to: str | Path) -> None:
+    def __init__(self, to: str | Path, beside: str = "") -> None:
         if "://" in os.fspath(to):
             raise UsageError(f"a benchmark needs a local folder, got the URL {os.fspath(to)!r}")
         self.path = Path(to)  # as given, so that messages name it so
         is_run = any((self.path / name).exists() for name in (RUN, CELLS, CLAIM, FEATURES))
         if any(place.is_file() for place in (self.path, *self.path.absolute().parents)) or (
-            self.path.is_dir() and any(path.name != LOCK for path in self.path.iterdir()) and not is_run
+            self.path.is_dir() and any(path.name not in (LOCK, beside) for path in self.path.iterdir()) and not is_run
         ):
             raise UsageError(
                 f"the folder must be new, empty or that of an earlier benchmark, and {str(self.path)!r} holds other "
