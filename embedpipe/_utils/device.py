@@ -55,6 +55,8 @@ def _parse(requested: str) -> torch.device:
     try:
         return torch.device(requested)
     except (RuntimeError, TypeError, ValueError) as error:
+        if requested == "all":
+            raise UsageError(f"{option('device', 'all')} is for `embedpipe embed`: name one device") from error
         raise UsageError(
             f"{option('device')} must be 'cpu', 'cuda', 'cuda:1' or another name that torch knows, got {requested!r}"
         ) from error

@@ -57,10 +57,7 @@ class ComputeOptions:
 
     device: str | None = field(
         default=None,
-        metadata={
-            "help": "Device: cpu, cuda, cuda:1, mps...; all: every GPU of this machine, by Ray. Default: the GPU if it "
-            "works, else the CPU."
-        },
+        metadata={"help": "Device: cpu, cuda, cuda:1, mps... Default: the GPU if it works, else the CPU."},
     )
     batch_size: int | None = field(
         default=None,
@@ -86,6 +83,13 @@ class ComputeOptions:
 class RunOptions(ComputeOptions):
     """Options of a run. Except ``compress``, they do not change the vectors."""
 
+    device: str | None = field(
+        default=None,
+        metadata={
+            "help": "Device: cpu, cuda, cuda:1, mps...; all: every GPU of this machine, by Ray. Default: the GPU if it "
+            "works, else the CPU."
+        },
+    )
     add_layer: tuple[str, ...] = field(
         default=(),
         metadata={

@@ -279,6 +279,7 @@ class Head:
         if isinstance(source, str | os.PathLike) and FeatureStore.exists(os.fspath(source)):
             source = FeatureStore(os.fspath(source))
         if isinstance(source, FeatureStore):
+            source_options.refuse_for_store(source.path)
             table = self._predict_store(source, show)
             return sort_by_doubt(table) if least_confident_first else table
         if self.spec.is_imported:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal, get_args
 
-from embedpipe._utils.option_names import option
+from embedpipe._utils.option_names import is_set_by_variable, option
 from embedpipe.errors import UsageError, require_one_of
 
 #: The kind of a payload. The backbone decides which kind a run takes.
@@ -102,3 +102,17 @@ class SourceOptions:
                 f"{option('boxes')} must name four columns with commas, or one with lists of boxes, got {self.boxes!r}"
             )
         require_one_of("tiff_pages", self.tiff_pages, get_args(TiffPages))
+
+    def refuse_for_store(self, path: str, used: tuple[str, ...] = ()) -> None:
+        """Raise UsageError if an option says how to list items, which a feature store holds as they were listed.
+
+        ``allow_root`` also holds for where a store says that its items are; ``used`` are others that a store needs.
+        Variables of the environment are for all verbs, and pass.
+        """
+        for each in fields(self):
+            given = getattr(self, each.name) != each.default and not is_set_by_variable(each.name)
+            if given and each.name not in ("allow_root", *used):
+                raise UsageError(
+                    f"{option(each.name, ...)} is for items that are listed anew, and {path!r} is a feature store: "
+                    "leave it out"
+                )

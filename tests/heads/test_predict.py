@@ -15,6 +15,7 @@ from stored import clusters, make_store
 
 import embedpipe
 from embedpipe import FeatureStore, Head, embed, fit
+from embedpipe._utils.option_names import set_by
 from embedpipe.errors import BackboneError, SourceError, SpecMismatchError, UsageError
 from embedpipe.heads.predicting.fitted_rows import FittedRows
 
@@ -47,6 +48,22 @@ def test_300_good_and_30_broken_images_give_330_rows_and_30_errors(head: Head, t
             assert row["label"] is None
             assert shares == [None] * 3
             assert row["error"].startswith("decode: ")
+
+
+def test_options_of_items_are_refused_beside_a_store(tmp_path: Path) -> None:
+    X, y = clusters(30)
+    store = make_store(tmp_path / "store", X, label=[f"c{label}" for label in y])
+    head = fit(store, "centroid", folds=0)
+    for name, value in (("label", "kind"), ("tiff_pages", "all"), ("prefix", "new")):
+        with pytest.raises(UsageError, match=rf"^{name}=\.\.\. is for items .*, and '.*store' is a feature store"):
+            head.predict(store.path, **{name: value})
+    with set_by({"prefix": "EMBEDPIPE_PREFIX"}):
+        assert len(head.predict(store, prefix="new", allow_root="/data")) == 30
+
+
+def test_all_devices_are_refused_where_one_is_used(head: Head, photos: Path) -> None:
+    with pytest.raises(UsageError, match=r"device='all' is for `embedpipe embed`: name one device"):
+        head.predict(photos, device="all", trust=True)
 
 
 def test_store_and_photos_give_the_same_predictions(head: Head, tmp_path: Path) -> None:

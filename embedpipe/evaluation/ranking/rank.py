@@ -91,6 +91,7 @@ def rank(
                 f"{option('backbones')} must be left out for feature stores, which hold vectors already: or give the "
                 "data instead"
             )
+        source.refuse_for_store(stores[0].path, used=("label",))
         with progress_shown.step("reading rows"):
             table, shared = _common_rows(stores, label)
         drawn = draw_sample(table, label, rank_options)
