@@ -84,6 +84,13 @@ def test_feature_names_and_pandas_output(paths: list[str]) -> None:
     assert list(frame.columns) == list(names)
 
 
+def test_a_fit_on_a_list_forgets_the_names_of_a_frame(paths: list[str]) -> None:
+    transformer = EmbeddingTransformer(TINY).fit(pd.DataFrame({"photo": paths}))
+    assert transformer.feature_names_in_.tolist() == ["photo"]
+    assert not hasattr(transformer.fit(paths), "feature_names_in_")
+    assert transformer.get_feature_names_out()[0] == "embeddingtransformer0"
+
+
 def test_column_transformer_with_other_columns(paths: list[str], y: list[str]) -> None:
     frame = pd.DataFrame({"photo": paths, "camera": ["a", "b"] * 6})
     for column in ("photo", ["photo"]):
