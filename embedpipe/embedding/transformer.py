@@ -156,7 +156,8 @@ precision, decode, range, channels, offline
         self._n_features_out = sum(layer.dim for layer in self.spec_.layers)
         self.n_features_in_ = 1
         self._column = str(X.name) if getattr(X, "name", None) is not None else None
-        vars(self).pop("feature_names_in_", None)  # of an earlier fit on a frame
+        if hasattr(self, "feature_names_in_"):  # of an earlier fit on a frame
+            delattr(self, "feature_names_in_")
         if hasattr(X, "columns"):
             self.feature_names_in_ = np.asarray([str(name) for name in X.columns], dtype=object)
             self._column = self.feature_names_in_[0]

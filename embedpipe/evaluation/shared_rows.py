@@ -14,6 +14,7 @@ from embedpipe._utils.messages.counting import counted
 from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.store import FeatureStore
 from embedpipe.store.editing.exclusion import LEFT_OUT, excluded_rows
+from embedpipe.store.scan import has_label
 
 #: A content hash: SHA-256, as hexadecimal digits.
 DIGEST = "^[0-9a-f]{64}$"
@@ -113,8 +114,9 @@ def check_labels(rows: pa.Table, label: str, first: FeatureStore, others: Sequen
             continue
         table = other.to_arrow(["id", label])
         place = pc.index_in(ids, value_set=table.column("id").combine_chunks())
-        pairs = zip(ids.to_pylist(), labels, table.column(label).take(place).to_pylist(), strict=True)
-        if differing := [id for id, ours, theirs in pairs if theirs is not None and ours != theirs]:
+        theirs = table.column(label).take(place)
+        pairs = zip(ids.to_pylist(), labels, theirs.to_pylist(), has_label(theirs).tolist(), strict=True)
+        if differing := [id for id, our, their, known in pairs if known and our != their]:
             raise TrainingDataError(
                 f"stores must agree on {label!r}, and {len(differing)} items differ between {first.path!r} and "
                 f"{other.path!r}, such as {differing[0]!r}: set both from one table with `embedpipe label`"

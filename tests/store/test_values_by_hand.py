@@ -12,7 +12,8 @@ import pytest
 from stored import make_store
 
 from embedpipe import FeatureStore
-from embedpipe.errors import SourceError, StoreError, UsageError
+from embedpipe.errors import SourceError, StoreError, TrainingDataError, UsageError
+from embedpipe.evaluation.shared_rows import check_labels
 from embedpipe.sources import open_source
 
 
@@ -59,6 +60,14 @@ def test_a_row_whose_label_is_nan_is_left_out(tmp_path: Path) -> None:
         X, y = store.to_numpy("label")
     assert y.tolist() == [0.0, 1.0, 1.0]
     assert np.array_equal(X, np.eye(4)[[0, 2, 3]])
+
+
+def test_a_store_whose_label_is_nan_does_not_disagree(tmp_path: Path) -> None:
+    stores = [numbered(tmp_path / f"{last}.features", label=[0.0, 1.0, 1.0, last]) for last in (0.0, float("nan"), 1.0)]
+    rows = stores[0].to_arrow(["id", "label"])
+    check_labels(rows, "label", stores[0], stores[1:2])
+    with pytest.raises(TrainingDataError, match=r"stores must agree on 'label', and 1 items differ .*'row-003'"):
+        check_labels(rows, "label", stores[0], stores[1:])
 
 
 @pytest.mark.parametrize(("ids", "words"), [([["a"]], r"\['a'\]"), ([b"\xff"], "ff")])
