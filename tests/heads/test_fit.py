@@ -152,7 +152,7 @@ def test_many_rows_of_rare_classes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainingDataError, match="5 folds need as many labelled rows, and class 'a' of 'label' has 4"):
         fit(make_store(tmp_path / "s", X, label=labels), "lda")
     labels[:4] = "a;b"
-    with pytest.raises(TrainingDataError, match="or take the labels apart .task='multilabel'.$"):
+    with pytest.raises(TrainingDataError, match=r"or take the labels apart .task='multilabel'.$"):
         fit(make_store(tmp_path / "lists", X, label=labels), "lda")
 
 
