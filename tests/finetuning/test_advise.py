@@ -348,11 +348,15 @@ def test_finished_runs_are_read_and_count(with_runs: tuple[Advice, list[str], di
 
 
 @pytest.mark.long
+def test_act_trains_nothing_where_the_head_stays(hard_store: Path, tmp_path: Path) -> None:
+    stays = advise(hard_store, to=tmp_path / "stays", act=True, min_gain=0.9, **FAST)
+    assert (stays.recommendation, stays.network) == ("stay", None)
+
+
+@pytest.mark.long
 def test_act_trains_the_network_that_is_recommended(
     hard_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    waits = advise(hard_store, to=tmp_path / "waits", act=True, min_gain=0.9, **FAST)
-    assert (waits.recommendation, waits.network) == ("stay", None)
     monkeypatch.setattr(forecast, "SURE", 0.05)
     acts = advise(hard_store, to=tmp_path / "acts", act=True, **FAST)
     assert acts.recommendation == "fine-tune"
