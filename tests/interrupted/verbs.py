@@ -19,7 +19,7 @@ from stored import clusters, make_store
 
 import embedpipe
 from embedpipe.embedding.writing import writer
-from embedpipe.errors import EmbedpipeError, StoreError, StoreNotFoundError, UsageError
+from embedpipe.errors import BusyError, EmbedpipeError, StoreError, StoreNotFoundError, UsageError
 
 State = dict[str, str]
 
@@ -127,7 +127,12 @@ def _in_files(folder: Path) -> None:
 
 def _forget(folder: Path) -> None:
     with contextlib.suppress(UsageError):  # nothing is left to forget
-        embedpipe.forget(folder / "store", ["row-003", "new-2"])
+        try:
+            embedpipe.forget(folder / "store", ["row-003", "new-2"])
+        except BusyError:  # a kill left part of a file, as a process would that still writes it: wait for an hour
+            for file in (folder / "store").glob("*.parquet"):
+                os.utime(file, (0, 0))
+            embedpipe.forget(folder / "store", ["row-003", "new-2"])
 
 
 def _damaged(folder: Path) -> None:
