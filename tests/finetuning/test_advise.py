@@ -368,9 +368,17 @@ def test_act_trains_the_network_that_is_recommended(
     print_advice(acts, verbose=False)
     kept = "network" if acts.network.best_epoch else "head"
     assert capsys.readouterr().out.startswith(f"the {kept} is kept, as it is better on the validation rows")
-    again = advise(hard_store, to=tmp_path / "acts", act=True, **FAST)  # continues, though no run of a pilot is there
+
+
+@pytest.mark.long
+def test_act_continues_where_no_run_of_a_pilot_is(
+    hard_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forecast, "SURE", 0.05)
+    first, again = (advise(hard_store, to=tmp_path / "acts", act=True, **FAST) for _ in range(2))
+    assert first.network is not None
     assert again.network is not None
-    assert (again.network.epochs, again.network.test) == (acts.network.epochs, acts.network.test)
+    assert (again.network.epochs, again.network.test) == (first.network.epochs, first.network.test)
 
 
 @pytest.fixture
