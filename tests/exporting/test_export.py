@@ -155,11 +155,11 @@ def test_numbers_that_a_precision_moves_far_are_refused(exported: Exported) -> N
 def test_script_takes_the_only_column_of_a_table_or_the_named_one(tmp_path: Path) -> None:
     script = script_of("text", tmp_path / "script")
     (tmp_path / "one.csv").write_text("body\nhello\n")
-    (tmp_path / "two.csv").write_text("body,who\nhello,me\n")
+    (tmp_path / "two.csv").write_text("words,who\nhello,me\n")
     (only,) = script.texts_in(str(tmp_path / "one.csv"), "label", None)
-    (named,) = script.texts_in(str(tmp_path / "two.csv"), "label", "body")
+    (named,) = script.texts_in(str(tmp_path / "two.csv"), "label", "words")
     assert only["payload"] == named["payload"] == "hello"
-    with pytest.raises(SystemExit, match="must have a column 'text', and has body, who: name one of them by --text"):
+    with pytest.raises(SystemExit, match="must have a column 'text', and has words, who: name one of them by --text"):
         script.texts_in(str(tmp_path / "two.csv"), "label", None)
 
 
