@@ -66,3 +66,12 @@ def test_listings_on_disk_are_those_in_memory(tmp_path: Path, monkeypatch: pytes
     listing = open_source(tmp_path / "texts.parquet", options, "text")
     assert listing.table == in_memory.table
     assert (listing.notes, listing.read(33)) == (in_memory.notes, "win")
+
+
+def test_a_large_table_may_have_no_column_but_the_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pq.write_table(pa.table({"text": [f"win {i}" for i in range(50)]}), tmp_path / "texts.parquet", row_group_size=9)
+    pq.write_table(pa.table({"text": ["few"] * 5}), tmp_path / "more.parquet")
+    monkeypatch.setattr(table_files, "SPOOLED_ROWS", 10)
+    listing = open_source(f"{tmp_path}/*.parquet", SourceOptions(), "text")
+    assert listing.table.num_rows == 55
+    assert [listing.read(4), listing.read(54)] == ["few", "win 49"]

@@ -159,7 +159,8 @@ def empty_to_null(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _read_parquet(file: pq.ParquetFile, columns: Sequence[str] | None) -> pa.Table:
-    if file.metadata.num_rows <= SPOOLED_ROWS:
+    # Batches without a column do not keep the number of rows, which a table whose cells are read later needs.
+    if file.metadata.num_rows <= SPOOLED_ROWS or (columns is not None and not columns):
         return file.read(columns)
     spool = Spool()
     for batch in file.iter_batches(CHUNK_ROWS, columns=columns):
