@@ -30,7 +30,7 @@ demo: $(STAMP) ## Embed 2,624 photos of solar cells, find the defective ones, pr
 # Compiled modules are kept, as tests start many processes that would compile them again.
 PYTEST := env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist worksteal
 
-test: $(STAMP) ## Run the tests, two at a time, with coverage (7 to 10 minutes on two idle cores)
+test: $(STAMP) ## Run the tests, two at a time, with coverage (some 7 minutes on two idle cores)
 	$(PYTEST) -m "not long" --cov=embedpipe --cov-fail-under=95 --cov-report=term:skip-covered
 
 test-all: $(STAMP) ## Run all tests, the long ones too
