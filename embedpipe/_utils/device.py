@@ -11,7 +11,7 @@ import torch
 
 from embedpipe._utils.config import usable_cores
 from embedpipe._utils.option_names import option
-from embedpipe._utils.precision import Precision
+from embedpipe._utils.options import Precision
 from embedpipe.errors import UsageError
 
 _HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}

@@ -17,6 +17,9 @@ import numpy as np
 from embedpipe._utils.option_names import in_job_file, option
 from embedpipe.errors import UsageError, suggest
 
+#: The precisions in which a network can run.
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 #: The numpydoc sections that follow "Other Parameters".

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from embedpipe._utils.device import choose_device, cores
 from embedpipe._utils.option_names import option
-from embedpipe._utils.precision import Precision
+from embedpipe._utils.options import Precision
 from embedpipe.backbones.engines.choice import FEWEST, Trial, choose_engine, quantised_engine, speedup
 from embedpipe.backbones.engines.engine import FORWARD, PART, Engine, TorchEngine
 from embedpipe.backbones.layers.embedder import Embedder

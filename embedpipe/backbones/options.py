@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import cast, get_args
 
 from embedpipe._utils.option_names import option
-from embedpipe._utils.precision import Precision
+from embedpipe._utils.options import Precision
 from embedpipe.backbones.spec import FEATURES, Pooling
 from embedpipe.decoding.recipe import Decode, parse_channels, parse_range
 from embedpipe.errors import UsageError, require_one_of

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from embedpipe._utils.option_names import option
-from embedpipe._utils.precision import Precision
+from embedpipe._utils.options import Precision
 from embedpipe.decoding.recipe import Preprocessing
 from embedpipe.errors import SpecMismatchError, StoreError
 from embedpipe.sources.options import Modality

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from embedpipe._utils.precision import Precision
+from embedpipe._utils.options import Precision
 from embedpipe._utils.version import __version__
 from embedpipe.backbones.options import BackboneOptions
 from embedpipe.cli import show

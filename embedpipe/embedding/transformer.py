@@ -21,6 +21,7 @@ from sklearn.utils.validation import check_is_fitted
 from embedpipe._utils.cache import drop_entry, keep_limit, mark_used, open_cache
 from embedpipe._utils.config import usable_cores
 from embedpipe._utils.device import choose_device
+from embedpipe._utils.missing import is_missing
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones import load_with_options
 from embedpipe.backbones.backbone import Backbone
@@ -30,7 +31,6 @@ from embedpipe.embedding.options import RunOptions
 from embedpipe.embedding.updating import embed_listing
 from embedpipe.errors import ItemError, StoreError, UsageError
 from embedpipe.sources import list_items
-from embedpipe.sources.in_memory import is_missing
 from embedpipe.sources.listing import Listing
 from embedpipe.store import FeatureStore
 from embedpipe.store.schema import matrix

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
-#: Types of the missing values of pandas, which need not be installed.
-PANDAS_MISSING = ("NAType", "NaTType")
+from embedpipe._utils.missing import is_missing
 
 
 def check_no_label_missing(y: Any) -> None:
@@ -19,14 +17,9 @@ def check_no_label_missing(y: Any) -> None:
     labels = np.asarray(y)
     if labels.dtype.kind != "O" or labels.ndim != 1:
         return
-    missing = [row for row, label in enumerate(labels.tolist()) if _is_missing(label)]
+    missing = [row for row, label in enumerate(labels.tolist()) if is_missing(label)]
     if missing:
         raise ValueError(
             f"y must have a label for each row, and {len(missing):,} of {len(labels):,} have none, the first is row "
             f"{missing[0]:,}: leave these rows out"
         )
-
-
-def _is_missing(label: Any) -> bool:
-    nan = isinstance(label, float) and math.isnan(label)
-    return label is None or nan or type(label).__name__ in PANDAS_MISSING

@@ -47,13 +47,6 @@ def plain_item(item: Any) -> Any:
     return np.ascontiguousarray(array)
 
 
-def is_missing(value: Any) -> bool:
-    """Return whether a text, label or group is missing: None, NaN, NA or NaT."""
-    pandas = sys.modules.get("pandas")
-    of_pandas = pandas is not None and (value is pandas.NA or value is pandas.NaT)
-    return value is None or of_pandas or (isinstance(value, float | np.floating) and bool(np.isnan(value)))
-
-
 def plain_value(value: Any) -> Any:
     """Return a number or list of NumPy or torch as one of Python, and anything else as it is."""
     return value.tolist() if hasattr(value, "tolist") and getattr(value, "ndim", 2) < 2 else value

@@ -5,7 +5,7 @@ Groups come from a column of the user's (one patient, one shoot) and from near-d
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,12 +15,12 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from embedpipe._utils.messages.counting import counted
+from embedpipe._utils.missing import is_missing
 from embedpipe._utils.option_names import option
 from embedpipe.decoding.hashing.perceptual import PerceptualHashes
 from embedpipe.errors import UsageError
 from embedpipe.neighbours.duplicates import first_copies, near_duplicate_groups
 from embedpipe.neighbours.exact import Vectors
-from embedpipe.sources.in_memory import is_missing
 from embedpipe.statistics.percentages import percent
 
 Rows = npt.NDArray[np.int64]
@@ -104,6 +104,12 @@ def _numbered(groups: Iterable[Any], rows: int) -> Rows:
     if len(values) != rows:
         raise UsageError(f"groups must have one value per row, got {len(values)} values for {rows} rows")
     missing = [is_missing(value) for value in values]
+    unhashable = next((value for value in values if not isinstance(value, Hashable)), None)
+    if unhashable is not None:
+        raise UsageError(
+            f"a group must be one value per row, such as a text or a number, got a {type(unhashable).__name__}: "
+            f"{unhashable!r:.80}"
+        )
     keys = [(gap, row if gap else value) for row, (gap, value) in enumerate(zip(missing, values, strict=True))]
     numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
     return np.array([numbers[key] for key in keys], np.int64)

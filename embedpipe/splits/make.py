@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from embedpipe._utils.messages.counting import counted
+from embedpipe._utils.missing import is_missing
 from embedpipe._utils.option_names import has_option, option
 from embedpipe.decoding.hashing.perceptual import PerceptualHashes
 from embedpipe.errors import TrainingDataError, UsageError, require_one_of
 from embedpipe.neighbours.exact import Vectors
 from embedpipe.neighbours.options import NEAR_DUPLICATE_COSINE
-from embedpipe.sources.in_memory import is_missing
 from embedpipe.splits.grouped import fold_numbers
 from embedpipe.splits.groups import RowGroups, find_groups
 from embedpipe.splits.inner import FOLDS, MANY_ROWS, Split

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from embedpipe.sources.in_memory import is_missing
+from embedpipe._utils.missing import is_missing
 from embedpipe.sources.listing import split_name
 from embedpipe.splits.inner import Split
 

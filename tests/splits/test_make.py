@@ -215,6 +215,7 @@ def test_regression_and_multilabel_are_not_stratified() -> None:
     [
         ({"folds": 1}, "folds must be >= 2 and repeats >= 1, got 1 and 5"),
         ({"groups": ["a"]}, "groups must have one value per row, got 1 values for 20 rows"),
+        ({"groups": [["a", "b"]] * 20}, r"a group must be one value per row, .* got a list: \['a', 'b'\]"),
         ({"vectors": np.ones((3, 2), np.float32)}, "got 3 vectors for 20 ids"),
         ({"vectors": np.ones((20, 2), np.float32), "near_duplicates": 2.0}, r"in \(0, 1\], got 2.0"),
     ],

@@ -13,7 +13,7 @@ import torch
 
 from embedpipe._utils.device import cores
 from embedpipe._utils.option_names import option
-from embedpipe._utils.precision import Precision
+from embedpipe._utils.options import Precision
 from embedpipe.backbones.engines.engine import Engine, Inputs, Outputs, TorchEngine
 from embedpipe.backbones.engines.openvino_engine import OpenVinoEngine, convert
 from embedpipe.backbones.engines.saved_model import SavedModel

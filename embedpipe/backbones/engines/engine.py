@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from embedpipe._utils.device import arithmetic
-from embedpipe._utils.precision import Precision
+from embedpipe._utils.options import Precision
 
 #: One batch: the input tensors of an `Embedder`.
 Inputs = tuple[Tensor, ...]

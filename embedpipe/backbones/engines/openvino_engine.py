@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from embedpipe._utils.importing import import_without_telemetry
-from embedpipe._utils.precision import Precision
+from embedpipe._utils.options import Precision
 from embedpipe.backbones.engines.engine import PART, Engine, Inputs, Outputs, in_passes, join_passes
 from embedpipe.backbones.layers.embedder import Embedder
 

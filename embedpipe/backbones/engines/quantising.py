@@ -21,7 +21,7 @@ import torch
 from embedpipe._utils.device import cores
 from embedpipe._utils.importing import import_without_telemetry
 from embedpipe._utils.option_names import option
-from embedpipe._utils.precision import Precision
+from embedpipe._utils.options import Precision
 from embedpipe.backbones.engines.calibration import Images, crop_photographs
 from embedpipe.backbones.engines.engine import Outputs, TorchEngine
 from embedpipe.backbones.engines.exporting import quiet

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embedpipe._utils.precision import Precision
+from embedpipe._utils.options import Precision
 from embedpipe.backbones.spec import BackboneSpec
 from embedpipe.decoding.recipe import Decode, Preprocessing
 from embedpipe.embedding.verification.head_drift import HeadDrift, Labelled, compare_heads

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from embedpipe._utils.messages.counting import counted
 from embedpipe._utils.option_names import option
-from embedpipe._utils.precision import Precision
+from embedpipe._utils.options import Precision
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones import BackboneSpec, reload_backbone
 from embedpipe.backbones.options import ReloadOptions

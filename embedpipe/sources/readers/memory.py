@@ -12,12 +12,13 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from embedpipe._utils.missing import is_missing
 from embedpipe._utils.option_names import option
 from embedpipe.errors import ReadError, SourceError
 from embedpipe.sources.access.roots import Access, access_of_memory
 from embedpipe.sources.columns.labels import clean_labels
 from embedpipe.sources.file_types import is_image_name, read_payload
-from embedpipe.sources.in_memory import Pairs, is_missing, plain_item
+from embedpipe.sources.in_memory import Pairs, plain_item
 from embedpipe.sources.listing import ROOT, SCHEMA, Listing, ListingBuilder, numbered
 from embedpipe.sources.locations import join, printable, size_and_time
 from embedpipe.sources.options import Modality, or_other_modality
