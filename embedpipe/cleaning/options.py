@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from embedpipe._utils.option_names import option
@@ -46,8 +47,8 @@ class CleanOptions(RowOptions):
     def __post_init__(self) -> None:
         if not 0 < self.near_duplicates <= 1:
             raise UsageError(f"{option('near_duplicates')} must be a cosine in (0, 1], got {self.near_duplicates}")
-        if not self.outlier_z > 0:
-            raise UsageError(f"{option('outlier_z')} must be > 0, got {self.outlier_z}")
+        if not 0 < self.outlier_z < math.inf:
+            raise UsageError(f"{option('outlier_z')} must be > 0 and finite, got {self.outlier_z}")
         if self.neighbours < 2:
             raise UsageError(f"{option('neighbours')} must be >= 2, got {self.neighbours}")
 

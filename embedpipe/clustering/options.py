@@ -8,6 +8,9 @@ from embedpipe._utils.option_names import option
 from embedpipe._utils.options import split_names
 from embedpipe.errors import UsageError
 
+#: Each row is a cluster long before it.
+HIGHEST_RESOLUTION = 1e6
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClustersOptions:
@@ -31,6 +34,8 @@ class ClustersOptions:
     seed: int = field(default=0, metadata={"help": "Seed of everything that is drawn."})
 
     def __post_init__(self) -> None:
-        if not self.resolution > 0:
-            raise UsageError(f"{option('resolution')} must be > 0, got {self.resolution}")
+        if not 0 < self.resolution <= HIGHEST_RESOLUTION:
+            raise UsageError(
+                f"{option('resolution')} must be > 0 and at most {HIGHEST_RESOLUTION:g}, got {self.resolution:g}"
+            )
         object.__setattr__(self, "words", split_names("words", self.words))

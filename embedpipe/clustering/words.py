@@ -10,6 +10,8 @@ from scipy.sparse import csr_array
 
 #: Words of a cluster, texts that are counted, and different words.
 MOST_WORDS, MOST_TEXTS, VOCABULARY = 5, 100_000, 50_000
+#: Clusters whose words are counted at a time: 100 MB of frequencies.
+PART = 256
 #: A word of a cluster is so many times as frequent there as in the others, which common words of any language are not.
 LEAST_RATIO = 2
 
@@ -32,14 +34,18 @@ def words_of_texts(texts: Sequence[str], clusters: npt.NDArray[np.int64], seed: 
     except ValueError:  # no text has a word
         return [[] for _ in range(count)]
     member = csr_array((np.ones(len(drawn)), (clusters[drawn], np.arange(len(drawn)))), shape=(count, len(drawn)))
-    frequencies = (member @ counts).toarray()
-    total, average = frequencies.sum(axis=0), frequencies.sum() / count
-    inverse = np.log1p(np.maximum(average - total + 0.5, 0) / (total + 0.5))
-    sizes = frequencies.sum(axis=1, keepdims=True)
-    shares = frequencies / np.maximum(sizes, 1)
-    elsewhere = (total - frequencies) / np.maximum(total.sum() - sizes, 1)
-    more_frequent = shares > LEAST_RATIO * elsewhere
-    return _best(np.sqrt(shares) * inverse * more_frequent, vectorizer.get_feature_names_out().tolist())
+    by_cluster = member @ counts
+    total = by_cluster.sum(axis=0)
+    inverse = np.log1p(np.maximum(total.sum() / count - total + 0.5, 0) / (total + 0.5))
+    names = vectorizer.get_feature_names_out().tolist()
+    words: list[list[str]] = []
+    for start in range(0, count, PART):
+        frequencies = by_cluster[start : start + PART].toarray()
+        sizes = frequencies.sum(axis=1, keepdims=True)
+        shares = frequencies / np.maximum(sizes, 1)
+        elsewhere = (total - frequencies) / np.maximum(total.sum() - sizes, 1)
+        words += _best(np.sqrt(shares) * inverse * (shares > LEAST_RATIO * elsewhere), names)
+    return words
 
 
 def nearest_words(

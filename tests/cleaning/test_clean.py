@@ -243,7 +243,8 @@ def test_a_chain_of_duplicates_is_predicted_by_one_fold(tmp_path: Path, monkeypa
     [
         ({"near_duplicates": 1.5}, r"near_duplicates must be a cosine in \(0, 1\], got 1.5"),
         ({"neighbours": 1}, "neighbours must be >= 2, got 1"),
-        ({"outlier_z": 0.0}, "outlier_z must be > 0, got 0.0"),
+        ({"outlier_z": 0.0}, "outlier_z must be > 0 and finite, got 0.0"),
+        ({"outlier_z": float("inf")}, "outlier_z must be > 0 and finite, got inf"),
         ({"label": "species"}, "species"),
         ({"group": "patient"}, "patient"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -89,8 +90,9 @@ def test_rows_between_clusters_are_counted(tmp_path: Path) -> None:
 
 
 def test_bad_input_is_refused(store: embedpipe.FeatureStore, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="resolution must be > 0, got 0"):
-        clusters(store, resolution=0)
+    for wrong in (0, math.inf, math.nan):
+        with pytest.raises(UsageError, match=rf"resolution must be > 0 and at most 1e\+06, got {wrong}"):
+            clusters(store, resolution=wrong)
     with pytest.raises(UsageError, match="at least 3 rows to be grouped, got 2"):
         clusters(make_store(tmp_path / "two", np.eye(2)))
     with pytest.raises(TrainingDataError, match="all 4 of"):
@@ -110,6 +112,15 @@ def test_words_are_those_of_one_cluster() -> None:
         given = [f"{text} {common[bool(cluster)]}" for text, cluster in pairs]
         assert [{*words} for words in words_of_texts(given, number, 0)] == [{*words} for words in own]
     assert words_of_texts(["12", "34"], np.array([0, 1]), 0) == [[], []]
+
+
+def test_words_of_many_clusters_are_those_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"common {word}" for word in ("aa", "bb", "cc", "dd", "ee")]
+    number = np.arange(5)
+    whole = words_of_texts(texts, number, 0)
+    assert whole == [["aa"], ["bb"], ["cc"], ["dd"], ["ee"]]
+    monkeypatch.setattr("embedpipe.clustering.words.PART", 2)
+    assert words_of_texts(texts, number, 0) == whole
 
 
 @given(st.lists(st.integers(0, 2), min_size=3, max_size=30), st.integers(0, 99))

@@ -16,6 +16,9 @@ from embedpipe.heads.zero_shot.prompts import CLASSES_HELP, TEMPLATES_HELP, chec
 from embedpipe.neighbours.options import NEAR_DUPLICATE_COSINE, NearDuplicates, check_near_duplicates
 from embedpipe.splits.options import check_folds
 
+#: Saved results hold numbers up to about this one.
+HIGHEST_MARGIN = 1e18
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions:
@@ -81,9 +84,10 @@ class EvaluateOptions:
                 f"{option('protocol', 'retrieval')}, which measures recall@k, mAP and NDCG@k"
             )
         require_one_of("metric", self.metric, [None, *(name for metrics in METRICS.values() for name in metrics)])
-        if not self.margin >= 0:
+        if not 0 <= self.margin <= HIGHEST_MARGIN:
             raise UsageError(
-                f"{option('margin')} must be >= 0, got {self.margin}: 0.01 is one percentage point of accuracy"
+                f"{option('margin')} must be >= 0 and at most {HIGHEST_MARGIN:g}, got {self.margin}: "
+                "0.01 is one percentage point of accuracy"
             )
         check_near_duplicates(self.near_duplicates)
         check_folds(self.folds, self.repeats)
