@@ -97,6 +97,18 @@ def test_vectors_of_images_are_the_same_bits_in_any_batch(name):
             np.testing.assert_array_equal(block, expected[rows.numpy()])
 
 
+def test_bytes_of_texts_are_no_images_and_stay_one_batch():
+    sizes = []
+
+    def module(codes):
+        sizes.append(len(codes))
+        return (codes.float(),)
+
+    (outputs,) = TorchEngine(module, "fp32", torch.device("cpu")).run([(torch.zeros(10, 5, dtype=torch.uint8),)])
+    assert outputs[0].shape == (10, 5)
+    assert sizes == [10]
+
+
 @pytest.mark.parametrize(("precision", "most"), [("bf16", 5e-2), ("fp16", 1e-2)])
 def test_openvino_keeps_to_the_declared_precision(export_once, precision, most):
     backbone = fresh(dataclasses.replace(CNN, precision=precision))
