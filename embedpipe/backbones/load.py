@@ -29,7 +29,7 @@ from embedpipe.backbones.text_backbone import TextBackbone
 from embedpipe.backbones.weights.checkpoint import read_checkpoint
 from embedpipe.backbones.weights.tensors import hash_tensors, require_values, zero_notes
 from embedpipe.decoding.recipe import parse_channels, parse_range
-from embedpipe.errors import EmbedpipeError, UsageError, WeightsError
+from embedpipe.errors import BackboneError, EmbedpipeError, ItemError, UsageError, WeightsError
 
 if TYPE_CHECKING:
     from embedpipe._utils.parameters import LoadBackboneParameters
@@ -211,11 +211,11 @@ def _plan(options: BackboneOptions, network: ImageNetwork | TextNetwork) -> tupl
     names = options.layer or (FEATURES,)
     try:
         return _plan_layers(options, network, names)
-    except EmbedpipeError:
-        raise
     except Exception as error:
-        if isinstance(network, TextNetwork) or network.image_size is None:
+        if isinstance(error, EmbedpipeError) and not isinstance(error, ItemError):
             raise
+        if isinstance(network, TextNetwork) or network.image_size is None:
+            raise BackboneError(f"{options.backbone} fails on a blank item: {type(error).__name__}: {error}") from error
         raise UsageError(
             f"{option('image_size')} must be a size that {options.backbone} can embed, got {network.image_size}: "
             f"{type(error).__name__}: {error}"

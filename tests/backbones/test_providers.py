@@ -114,6 +114,16 @@ def text():
 
 def failing():
     raise ValueError("no luck")
+
+def with_wrong_channels():
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), RECIPE
+
+class Empty(nn.Module):
+    def forward(self, x):
+        return x.new_zeros(len(x), 0)
+
+def empty():
+    return Empty(), RECIPE
 """
 
 
@@ -153,6 +163,8 @@ def test_factory_takes_weights_from_a_file(factories):
         ("my_networks.bare", BackboneError, "without 'preprocessing'"),
         ("my_networks.text", BackboneError, "returned 'resnet'"),
         ("my_networks.failing", BackboneError, "ValueError: no luck"),
+        ("my_networks.with_wrong_channels", BackboneError, "with_wrong_channels fails on a blank item: RuntimeError: "),
+        ("my_networks.empty", BackboneError, r"must return values, got the shape \(2, 0\)"),
         ("my_networks.atribute", UnknownBackboneError, "did you mean 'attribute'"),
         ("no_such_networks.make", UnknownBackboneError, "no module 'no_such_networks'"),
         ("nothing", UnknownBackboneError, r"must be python:module\.factory"),

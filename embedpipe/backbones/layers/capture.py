@@ -126,3 +126,5 @@ def check_output(name: str, output: Any, n: int | None) -> None:
         raise BackboneError(
             f"the layer {name!r} must return one row per item, got {tuple(output.shape)} for {n} items: choose another"
         )
+    if 0 in output.shape[1:]:
+        raise BackboneError(f"the layer {name!r} must return values, got the shape {tuple(output.shape)}")
