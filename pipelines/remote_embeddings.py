@@ -6,11 +6,12 @@
 Any server with OpenAI's interface answers: ``{"model": ..., "input": [texts]}`` is posted, and ``data`` holds an
 ``index`` and an ``embedding`` for each text. ``EMBEDDING_BATCH`` texts go into a request (64), at most
 ``EMBEDDING_RATE`` requests a minute (no limit). Answers 429 and 5xx, and lost connections, are asked for again, up to
-8 times with growing pauses, or after the time that the server names (Retry-After); by urllib3.
+8 times with growing pauses, or after the time that the server names (Retry-After), at most ten minutes; by urllib3. A
+request that is refused for its texts (400, 413, 422) is divided until the text is found, which becomes a failed item.
 
 Texts are paid for once: embedpipe keeps the vectors of each commit, so a run that stopped goes on where it was, and
-equal texts are sent once. Loading sends one short text, for the length of the vectors. URL and model are part of the
-spec of the store; the key is not.
+equal texts are sent once. Loading sends one request, for the length of the vectors. URL and model are part of the
+spec of the store; the key is not, and no message shows it.
 """
 
 from __future__ import annotations
@@ -26,12 +27,30 @@ import urllib3
 from torch import Tensor, nn
 
 from embedpipe.backbones import TextNetwork, TextPreprocessing, Tokens
-from embedpipe.errors import BackboneError, UsageError
+from embedpipe.errors import BackboneError, ForwardError, UnreachableError, UsageError
+
+#: Most seconds that a server may ask to wait.
+LONGEST_PAUSE = 600
+#: What is asked for again.
+BUSY = (429, 500, 502, 503, 504)
+#: Refusals that are about the texts: too long, too many.
+REFUSED = (400, 413, 422)
+
+
+class Pauses(urllib3.Retry):
+    """Reads Retry-After as some servers write it, with fractions of a second, and waits no day."""
+
+    def parse_retry_after(self, retry_after: str) -> float:
+        """Return seconds to wait for a number of seconds or a date."""
+        try:
+            seconds = float(retry_after)
+        except ValueError:
+            seconds = super().parse_retry_after(retry_after)
+        return max(0.0, min(seconds, LONGEST_PAUSE))
+
 
 #: Pauses of 1, 2, 4, ... seconds, at most two minutes; a POST changes nothing here, so it may be sent again.
-RETRIES = urllib3.Retry(
-    total=8, backoff_factor=1, status_forcelist=(429, 500, 502, 503, 504), allowed_methods=None, raise_on_status=False
-)
+RETRIES = Pauses(total=8, backoff_factor=1, status_forcelist=BUSY, allowed_methods=None, raise_on_status=False)
 #: Seconds to connect, and to wait for an answer.
 TIMEOUT = urllib3.Timeout(connect=10, read=120)
 
@@ -53,6 +72,7 @@ class RemoteEmbeddings(nn.Module):
     def __init__(self, url: str, model: str, key: str, batch: int, rate: float) -> None:
         super().__init__()
         self.url, self.model, self.batch = url, model, batch
+        self._key, self._length = key, 0
         self._pause, self._next = 60 / rate if rate else 0.0, 0.0
         self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
         self._pool = urllib3.PoolManager(retries=RETRIES, timeout=TIMEOUT)
@@ -63,30 +83,46 @@ class RemoteEmbeddings(nn.Module):
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         """Return the vectors of texts, float32 (n, dim), for their bytes (n, length), padded with zeros."""
         texts = [bytes(row.tolist()).rstrip(b"\0").decode() for row in batch["input_ids"]]
-        parts = [texts[start : start + self.batch] for start in range(0, len(texts), self.batch)]
-        return torch.tensor([vector for part in parts for vector in self._ask(part)], dtype=torch.float32)
+        return torch.cat([self._ask(texts[at : at + self.batch]) for at in range(0, len(texts), self.batch)])
 
-    def _ask(self, texts: Sequence[str]) -> list[list[float]]:
+    def _ask(self, texts: Sequence[str]) -> Tensor:
         time.sleep(max(0.0, self._next - time.monotonic()))
         self._next = time.monotonic() + self._pause
         body = json.dumps({"model": self.model, "input": texts})
         try:
             answer = self._pool.request("POST", self.url, body=body, headers=self._headers, redirect=False)
         except urllib3.exceptions.HTTPError as error:
-            raise BackboneError(f"{self.url} cannot be reached: {error}; run the command again to go on") from error
+            raise UnreachableError(f"{self.url} cannot be reached: {error}; run the command again to go on") from error
         if answer.status != 200:
-            reason = answer.data[:300].decode(errors="replace")
-            raise BackboneError(f"{self.url} answers {answer.status}: {reason}; run the command again to go on")
+            kind = UnreachableError if answer.status in BUSY else BackboneError
+            raise (ForwardError if answer.status in REFUSED else kind)(
+                f"{self.url} answers {answer.status}: {self._excerpt(answer.data)}"
+            )
         try:
             data = sorted(answer.json()["data"], key=lambda each: each["index"])
-            vectors = [each["embedding"] for each in data]
-        except (ValueError, LookupError, TypeError) as error:
+            is_whole = [each["index"] for each in data] == [*range(len(texts))]
+            vectors = torch.tensor([each["embedding"] for each in data], dtype=torch.float32)
+        except (ValueError, LookupError, TypeError, RuntimeError) as error:
             raise BackboneError(
-                f"{self.url} must answer data with index and embedding, got {answer.data[:300]!r}"
+                f"{self.url} must answer data with an index and an embedding, equally many numbers for each text, got "
+                f"{self._excerpt(answer.data)} ({type(error).__name__}: {error})"
             ) from error
-        if len(vectors) != len(texts):
-            raise BackboneError(f"{self.url} must answer a vector for each text, got {len(vectors)} for {len(texts)}")
+        if not is_whole:
+            raise BackboneError(
+                f"{self.url} must answer one embedding for each of {len(texts)} texts, got the indices "
+                f"{[each['index'] for each in data]!r:.100}"
+            )
+        self._length = self._length or vectors[0].numel()
+        if vectors.shape != (len(texts), self._length):
+            raise BackboneError(
+                f"{self.url} must answer vectors of {self._length} values, as before, got {tuple(vectors.shape[1:])}"
+            )
         return vectors
+
+    def _excerpt(self, answer: bytes) -> str:
+        """Return the beginning of an answer without the key, which some servers repeat."""
+        text = answer.decode(errors="replace")
+        return repr((text.replace(self._key, "***") if self._key else text)[:200])
 
 
 class Bytes:
@@ -107,13 +143,28 @@ class Bytes:
 
 def make() -> TextNetwork:
     """Return the backbone that the environment describes."""
-    try:
-        url, model = os.environ["EMBEDDING_URL"], os.environ["EMBEDDING_MODEL"]
-    except KeyError as error:
-        raise UsageError(f"{error.args[0]} must be set: EMBEDDING_URL and EMBEDDING_MODEL name the API") from None
-    batch, rate = int(os.environ.get("EMBEDDING_BATCH", "64")), float(os.environ.get("EMBEDDING_RATE", "0"))
-    module = RemoteEmbeddings(url, model, os.environ.get("EMBEDDING_KEY", ""), batch, rate)
+    url, model = os.environ.get("EMBEDDING_URL", ""), os.environ.get("EMBEDDING_MODEL", "")
+    if not url.startswith(("https://", "http://")):
+        raise UsageError(f"EMBEDDING_URL must be the address of the API, https://..., got {url!r}")
+    if not model:
+        raise UsageError("EMBEDDING_MODEL must be set: the name of a model of the API")
+    key = os.environ.get("EMBEDDING_KEY", "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise UsageError("EMBEDDING_KEY must be one line of ASCII characters")
+    batch, rate = int(_number("EMBEDDING_BATCH", "64", 1)), _number("EMBEDDING_RATE", "0", 0)
+    module = RemoteEmbeddings(url, model, key, batch, rate)
     config = hashlib.sha256(b"bytes").hexdigest()
     return TextNetwork(
         model, module, TextPreprocessing(config), Bytes(), url, True, chunks=False, batch_size=batch, one_thread=True
     )
+
+
+def _number(name: str, default: str, least: int) -> float:
+    given = os.environ.get(name, default)
+    try:
+        number = float(given)
+    except ValueError:
+        number = -1
+    if not least <= number <= 1e6:
+        raise UsageError(f"{name} must be a number from {least} to 1000000, got {given!r}")
+    return number

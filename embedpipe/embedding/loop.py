@@ -18,7 +18,7 @@ from embedpipe.embedding.plan import failure_of
 from embedpipe.embedding.preparing import Find, Prepared, Preparer, WeightGuess, Window, prepare_windows
 from embedpipe.embedding.summary import StageTimer
 from embedpipe.embedding.writing.messages import Embedded, Message, Reused
-from embedpipe.errors import BackboneError, Failure, ForwardError
+from embedpipe.errors import BackboneError, Failure, ForwardError, TemporaryError
 from embedpipe.sources.listing import Listing
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def _embed_batch(job: Job, listing: Listing, forward: Forwarder, timer: StageTim
         with timer("copy"):
             values = forward.backbone.collate([each.item.value for each in batch])
         vectors = forward(values)
-    except BackboneError:
+    except (BackboneError, TemporaryError):  # no fault of an item
         raise
     except Exception as error:
         if len(batch) == 1:

@@ -14,7 +14,15 @@ from conftest import TINY, write_photo
 from PIL import Image
 
 import embedpipe
-from embedpipe.errors import DuplicateIdError, PruneRefusedError, SourceError, SpecMismatchError, StoreError, UsageError
+from embedpipe.errors import (
+    DuplicateIdError,
+    PruneRefusedError,
+    SourceError,
+    SpecMismatchError,
+    StoreError,
+    UnreachableError,
+    UsageError,
+)
 
 
 @pytest.fixture
@@ -280,6 +288,19 @@ def test_items_that_fail_in_the_backbone_become_failures(photos: Path, to: Path)
     assert counts(store) == (12, 0, 2)
     failures = {row["id"]: (row["stage"], row["exception"]) for row in store.failures().to_pylist()}
     assert failures == {"white.png": ("forward", "ForwardError"), "black.png": ("forward", "ValueError")}
+
+
+def test_a_server_that_is_away_is_no_fault_of_the_items(
+    photos: Path, to: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*args: object) -> None:
+        raise UnreachableError("the server does not answer")
+
+    monkeypatch.setattr("embedpipe.backbones.image_backbone.ImageBackbone._captured", away)
+    with pytest.raises(UnreachableError, match="does not answer"):
+        run(photos, to)
+    monkeypatch.undo()
+    assert counts(run(photos, to)) == (12, 0, 0)
 
 
 def test_another_spec_is_refused(photos: Path, to: Path) -> None:
