@@ -144,7 +144,8 @@ def _read_package(package: str) -> VectorFile:
     """Read the vectors (npy) and words (Parquet) of an installed package, without importing it."""
     folder = package_folder(package, "text") / "data"
     try:
-        matrix = np.load(next(folder.glob("*.npy"))).astype(np.float32, copy=False)
+        # Row by row: the vector of a word in a file by columns is read from as many places as it has values.
+        matrix = np.ascontiguousarray(np.load(next(folder.glob("*.npy"))), np.float32)
         words = pq.read_table(next(folder.glob("*.parquet"))).column(0).to_pylist()
     except (StopIteration, OSError, ValueError) as error:
         raise WeightsError(f"the package {package} is damaged ({error!r}): install it again") from error
