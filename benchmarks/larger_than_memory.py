@@ -142,10 +142,11 @@ def run_job(options: argparse.Namespace) -> dict[str, Any]:
         "evaluate": lambda: evaluate(options.store, options.heads, options.memory),
         "search": lambda: search(options.store, options.dim),
     }
-    start = time.perf_counter()
+    start, processor = time.perf_counter(), time.process_time()
     with Peak() as peak:
         result = work[kind]()
-    return {"seconds": time.perf_counter() - start, "peak": peak.bytes, **result}
+    spent = {"seconds": time.perf_counter() - start, "processor": time.process_time() - processor}
+    return {**spent, "peak": peak.bytes, **result}
 
 
 def difference(one: Path, other: Path) -> float:
@@ -176,7 +177,8 @@ def main() -> None:
     size = 4 * options.rows * options.dim
     print(f"{options.rows:,} x {options.dim}: {size / 1e9:.2f} GB; map: {seconds(store.mapped):.0f} s", flush=True)
     results: dict[str, Any] = {"rows": options.rows, "dim": options.dim, "memory": options.memory, "jobs": {}}
-    rows = [["job", "peak, limited", "seconds", "peak, in memory", "seconds", "difference of coefficients"]]
+    columns = ["seconds", "processor seconds"]
+    rows = [["job", "peak, limited", *columns, "peak, in memory", *columns, "difference of coefficients"]]
     for job in options.jobs:
         runs = {}
         both = job.startswith("fit") and not options.only_limited  # evaluate would find its results in the cache
@@ -209,12 +211,12 @@ def main() -> None:
             runs["difference"] = difference(*files)
         results["jobs"][job] = runs
         cells = [
-            "failed" if "failed" in run else f"{run[name]:,.0f}" if name == "seconds" else f"{run[name] / 1e9:.2f} GB"
+            "failed" if "failed" in run else f"{run[name] / 1e9:.2f} GB" if name == "peak" else f"{run[name]:,.0f}"
             for run in (runs.get("limited"), runs.get("in memory"))
-            for name in ("peak", "seconds")
+            for name in ("peak", "seconds", "processor")
             if run
         ]
-        rows.append([job, *cells, *["—"] * (4 - len(cells)), f"{runs['difference']:.1e}" if fitted else "—"])
+        rows.append([job, *cells, *["—"] * (6 - len(cells)), f"{runs['difference']:.1e}" if fitted else "—"])
     print(markdown_table(rows))
     write_json(options, results)
 
