@@ -6,17 +6,15 @@ import gc
 import signal
 import sys
 
-#: New objects after which Python looks for cycles. With its 700 that takes a sixth of a command: libraries make objects
-#: by the hundred thousand while they are imported, and all stay.
-OBJECTS = 10_000
-
 
 def main() -> None:
     """Run the command line. Ctrl-C ends the process without a traceback while the libraries are still imported."""
-    gc.set_threshold(OBJECTS)
     interrupts = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if interrupts:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from embedpipe._utils.importing import collect_rarely
+
+    collect_rarely()
     from embedpipe.cli import main as run
 
     if interrupts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import importlib
 import sys
 from collections.abc import Iterator, Mapping
@@ -21,8 +22,17 @@ if TYPE_CHECKING:
 #: torch's compiler, which takes as long to import as torch itself.
 _COMPILER = "torch._dynamo"
 
+#: New objects after which Python looks for cycles. With its 700 that takes a sixth of a command: libraries make objects
+#: by the hundred thousand while they are imported, and all stay.
+OBJECTS = 10_000
+
 #: The module by which OpenVINO and NNCF report to their makers how they are used.
 _TELEMETRY = "openvino_telemetry"
+
+
+def collect_rarely() -> None:
+    """Let Python look for cycles less often, for a process that runs nothing but embedpipe."""
+    gc.set_threshold(OBJECTS)
 
 
 class _Deferred(ModuleType):

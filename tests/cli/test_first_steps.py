@@ -15,6 +15,7 @@ from stored import clusters, make_store
 
 from embedpipe import FeatureStore
 from embedpipe import __main__ as entry
+from embedpipe._utils.importing import OBJECTS
 from embedpipe.cli.app import main
 from embedpipe.report.drawing.wording import counted
 
@@ -66,7 +67,7 @@ def test_ctrl_c_while_libraries_load_ends_without_a_traceback(monkeypatch: pytes
     thresholds = gc.get_threshold()
     try:
         entry.main()
-        assert gc.get_threshold()[0] == entry.OBJECTS
+        assert gc.get_threshold()[0] == OBJECTS
     finally:
         real(signal.SIGINT, before)
         gc.set_threshold(*thresholds)
