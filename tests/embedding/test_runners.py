@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import http.server
 import json
 import pickle
@@ -17,6 +18,7 @@ import pyarrow as pa
 import pytest
 from conftest import TINY, write_photo
 from ray_here import Ray
+from stored import make_spec
 
 import embedpipe
 from embedpipe.backbones.options import BackboneOptions
@@ -199,6 +201,14 @@ def test_a_worker_with_other_weights_ends_the_run(queues: list[Queue], photos: P
 def test_wrong_options_of_workers_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         RunOptions(**options)
+
+
+def test_tasks_are_a_64th_of_the_work_of_a_worker_or_as_large_as_may_be_where_rows_cost_nothing() -> None:
+    network, words = make_spec(512), dataclasses.replace(make_spec(50), provider="word-vectors")
+    assert on_ray.rows_of_a_task(200_000, 2, network) == 1563  # 128 tasks
+    assert on_ray.rows_of_a_task(100, 2, network) == 16
+    assert on_ray.rows_of_a_task(10**8, 2, network) == on_ray.rows_of_a_task(200, 2, words) == 8192
+    assert on_ray.rows_of_a_task(10**8, 2, make_spec(4096)) < 4096  # a file of 64 MB
 
 
 def test_errors_of_ray_are_one_sentence_and_say_whether_to_run_again() -> None:

@@ -17,10 +17,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from embedpipe._utils.importing import import_extra
+from embedpipe._utils.importing import collect_rarely, import_extra
 from embedpipe._utils.messages.counting import counted
 from embedpipe._utils.option_names import option
 from embedpipe._utils.progress import Progress
+from embedpipe.backbones import BackboneSpec
 from embedpipe.backbones.options import BackboneOptions
 from embedpipe.embedding.hash_index import Contents
 from embedpipe.embedding.options import ALL_DEVICES, RunOptions
@@ -42,6 +43,10 @@ TASKS_PER_WORKER = 64
 
 #: Fewest and most rows of a task: fewer make many small files, more are lost with a worker.
 TASK_ROWS = (16, 8192)
+
+#: Backbones that only look vectors up. A task by itself takes Ray and embedpipe as long as 400 rows, so that it is as
+#: large as tasks may be, and is still done within a second.
+LOOKUPS = ("word-vectors",)
 
 #: Most tasks that this process and Ray hold at a time; with 8192 rows, each is about 1 MB.
 MOST_TASKS = 4096
@@ -119,9 +124,7 @@ class RayRunner:
                 forget_run(self._store.table, self._job.run)
 
     def _parts(self, rows: RowNumbers) -> list[RowNumbers]:
-        fair = math.ceil(len(rows) / (self._workers * TASKS_PER_WORKER))
-        in_file = FILE_BYTES // (ROW_BYTES + 4 * sum(self._store.dims.values()))
-        size = max(1, min(max(fair, TASK_ROWS[0]), TASK_ROWS[1], in_file))
+        size = rows_of_a_task(len(rows), self._workers, self._store.spec)
         return [rows[start : start + size] for start in range(0, len(rows), size)]
 
     def _run(self, tasks: Iterator[Task], contents: Any) -> Iterator[TaskResult]:
@@ -158,10 +161,19 @@ class RayRunner:
             self._timer.add(stage, seconds / self._workers)
 
 
+def rows_of_a_task(rows: int, workers: int, spec: BackboneSpec) -> int:
+    """Return how many of the rows a task has, at most."""
+    fair = math.ceil(rows / (workers * TASKS_PER_WORKER))
+    fewest, most = TASK_ROWS
+    in_file = FILE_BYTES // (ROW_BYTES + 4 * sum(layer.dim for layer in spec.layers))
+    return max(1, min(max(fair, most if spec.provider in LOOKUPS else fewest), most, in_file))
+
+
 class RayWorker:
     """An `EmbedWorker` that Ray Data calls with batches of pickled tasks."""
 
     def __init__(self, job: WorkerJob, contents: Any) -> None:
+        collect_rarely()
         from embedpipe.embedding.runners.worker import EmbedWorker  # needs torch
 
         self._worker = EmbedWorker(job, import_extra("ray", "ray").get(contents))
