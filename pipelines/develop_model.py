@@ -26,6 +26,14 @@ from embedpipe.statistics import percent
 SOME_FAILED, FAILURES_SHOWN = 3, 5
 
 
+def cosine_or_off(text: str) -> float | str:
+    """Return the value of --near-duplicates."""
+    try:
+        return text if text == "off" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a cosine in (0, 1] or 'off', got {text!r}") from None
+
+
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -40,8 +48,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--per-class", type=int, default=10, metavar="N", help="labels a class (default: %(default)s)")
     parser.add_argument("--test", type=int, default=500, metavar="N", help="test photos (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the samples and the training (default: 0)")
-    cosine = {"type": lambda text: text if text == "off" else float(text), "help": "default: %(default)s"}
-    parser.add_argument("--near-duplicates", default=0.95, **cosine)
+    parser.add_argument("--near-duplicates", type=cosine_or_off, default=0.95, help="default: %(default)s")
     arguments = parser.parse_args()
     if any(arguments.to.resolve().is_relative_to(Path(x).resolve()) for x in (arguments.source, arguments.target)):
         parser.error(f"--to must not be inside a folder of photos, got {arguments.to}")

@@ -31,7 +31,8 @@ def folder_kind(path: str | os.PathLike[str]) -> str:
     """Return what a local folder is, such as ``a head``; empty if embedpipe did not make it."""
     if "://" in os.fspath(path) or not os.path.isdir(path):  # noqa: PTH112  pathlib raises for a name that is too long
         return ""
-    return next((kind for names, kind in KINDS if all(Path(path, name).exists() for name in names)), "")
+    # pathlib raises for a folder that must not be looked into.
+    return next((kind for names, kind in KINDS if all(os.path.exists(Path(path, name)) for name in names)), "")  # noqa: PTH110
 
 
 def path_kind(path: str | os.PathLike[str]) -> str:

@@ -68,6 +68,7 @@ def view(
     """
     view_options, reload_options, compute = build_options(OPTIONS, options)
     import_extra("fastapi", "view")
+    _check_device(compute)
     from embedpipe.serving.app import create_app
     from embedpipe.serving.viewing.findings import FoundRows
     from embedpipe.serving.viewing.searching import Searcher
@@ -119,6 +120,7 @@ def serve(head: Head | str | Path, **options: Unpack[ServeParameters]) -> None:
     """
     serve_options, reload_options, compute = build_options(SERVE_OPTIONS, options)
     import_extra("fastapi", "view")
+    _check_device(compute)
     from embedpipe.backbones import reload_backbone
     from embedpipe.heads.columns.table_columns import refuse_columns
     from embedpipe.serving.head_app import HeadService, create_head_app
@@ -135,6 +137,14 @@ def serve(head: Head | str | Path, **options: Unpack[ServeParameters]) -> None:
     address = address_of(serve_options.host, listening)
     print(f"{fitted.name} of {fitted.label!r} at {address}api/predict (Ctrl-C ends){needs}", flush=True)
     run_server(app, listening)
+
+
+def _check_device(compute: ComputeOptions) -> None:
+    """Raise UsageError for a device that cannot be used, before the first query needs it."""
+    if compute.device is not None:
+        from embedpipe._utils.device import choose_device  # loads torch, which a page without queries does not need
+
+        choose_device(compute.device)
 
 
 def _open_head(head: str | Path, options: ReloadOptions) -> Head:

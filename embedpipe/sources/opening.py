@@ -208,9 +208,10 @@ def _list_location(text: str, options: SourceOptions, modality: Modality) -> Lis
     path = local_path(location)
     name = split_location(location)[1].lower()
     if path is not None and exists(path) and Path(path).is_dir():
-        if modality == "image" and is_yolo(Path(path)):
+        is_open = os.access(path, os.X_OK)  # otherwise listing it gives the reason
+        if is_open and modality == "image" and is_yolo(Path(path)):
             return list_yolo(Path(path) / FILE, options)
-        if shards := shards_of_folder(Path(path), modality):
+        if is_open and (shards := shards_of_folder(Path(path), modality)):
             return list_tables(location, shards, options, modality)
         return list_folder(location, modality, options.every is not None)
     if modality == "text" and name.endswith((TAR_SUFFIX, *COMPRESSED_TAR_SUFFIXES)):
@@ -260,7 +261,10 @@ def _missing(text: str, location: str) -> str:
         return f"patterns are for .tar shards and tables only, got {text!r}: give the folder"
     folder, name = split_location(location)
     is_listable = not is_url(location) and exists(folder) and Path(folder).is_dir()
-    names = [path.name for path in Path(folder).iterdir()] if is_listable else []
+    try:
+        names = [path.name for path in Path(folder).iterdir()] if is_listable else []
+    except OSError as error:
+        return f"cannot look for {text!r}: {error}"
     hint = nearest(name, names, cutoff=0.8) or (TEXT_HINT if " " in text else "")
     return f"there is no file or folder {text!r}{hint}"
 

@@ -39,6 +39,7 @@ def test_shift_has_exit_code_1_where_rows_moved(store: Path, tmp_path: Path) -> 
     assert shown.stdout.startswith("SHIFTED: 60 old and 30 new rows")
     assert "to expect on new rows" in shown.stdout
     assert (tmp_path / "moved.csv").exists()
+    assert shown.stdout.splitlines()[-1] == str(tmp_path / "moved.csv")
     assert run("shift", store, "--splits", "Training,test").exit_code == 1  # other spellings of the split's names
     same = run("shift", store, "--splits", "train", "--splits", "train", "--json")
     assert same.exit_code == 0
@@ -75,6 +76,7 @@ def test_next_writes_a_table_to_fill(tmp_path: Path) -> None:
     shown = run("next", tmp_path / "store", "-n", "4", "--to", tmp_path / "next.csv")
     assert shown.exit_code == 0, shown.output
     assert shown.stdout.startswith("4 items of 20 without a label; 40 have one")
+    assert shown.stdout.splitlines()[-1] == str(tmp_path / "next.csv")
     assert (tmp_path / "next.csv").read_text().splitlines()[0] == '"id","reason","margin","uri","label"'
     given = run("label", tmp_path / "store", tmp_path / "next.csv")  # nothing is filled in
     assert given.exit_code == 0

@@ -94,3 +94,10 @@ def test_blocks_do_not_change_the_solution(monkeypatch: pytest.MonkeyPatch) -> N
 def test_one_class_per_row_is_refused() -> None:
     with pytest.raises(ValueError, match="some class must have two rows or more, got 3 rows of 3 classes"):
         ShrunkenLDA().fit(np.eye(3), ["a", "b", "c"])
+
+
+def test_a_column_of_another_scale_counts_like_the_others() -> None:
+    X, y = rows_of([90, 60], 7)
+    expected = ShrunkenLDA().fit(X, y).decision_function(X)
+    X[:, 2] *= 1e-30
+    np.testing.assert_allclose(ShrunkenLDA().fit(X, y).decision_function(X), expected, rtol=1e-7)

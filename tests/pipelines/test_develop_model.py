@@ -73,6 +73,12 @@ def test_both_backbones_are_compared_on_the_same_photos(
     assert stores[1].spec.provider == "checkpoint"
 
 
+def test_wrong_cosine_is_named(develop: Callable[..., Done], source: Path, target: Path, tmp_path: Path) -> None:
+    done = develop(source, target, tmp_path / "developed", "--near-duplicates", "abc")
+    assert done.code == 2
+    assert "argument --near-duplicates: must be a cosine in (0, 1] or 'off', got 'abc'" in done.err
+
+
 def test_second_run_embeds_nothing_and_gives_the_same_gain(
     develop: Callable[..., Done], source: Path, target: Path, tmp_path: Path
 ) -> None:

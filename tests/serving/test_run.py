@@ -67,6 +67,12 @@ def test_addresses_and_ports_that_cannot_be_are_refused() -> None:
             embedpipe.view("anything", **options)  # type: ignore[arg-type]
 
 
+def test_a_device_that_cannot_be_used_is_refused_before_the_page_opens() -> None:
+    for run in (embedpipe.view, embedpipe.serve):
+        with pytest.raises(embedpipe.EmbedpipeError, match="must be"):
+            run("anything", device="wrong")
+
+
 def test_an_empty_store_is_refused(store: Any, tmp_path: Path) -> None:
     empty = embedpipe.FeatureStore.create(tmp_path / "empty.features", store.spec)
     with pytest.raises(embedpipe.EmbedpipeError, match="holds no rows"):

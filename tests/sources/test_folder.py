@@ -136,6 +136,27 @@ def test_unreadable_folder_is_a_failure(tree: Tree, monkeypatch: pytest.MonkeyPa
     assert (failure.id, failure.stage, failure.exception) == ("locked", "list", "PermissionError")
 
 
+def test_what_lies_in_a_folder_that_must_not_be_looked_into_is_an_error_with_the_reason(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked = tree("locked/a.jpg") / "locked"
+
+    def refuse(path: Any, *args: Any, **options: Any) -> Any:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(SourceError, match=r"cannot look for '.*typo': .*Permission denied: '.*locked'"):
+        open_source(locked / "typo")
+    monkeypatch.setattr(os, "scandir", refuse)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    stat = Path.stat
+    monkeypatch.setattr(  # asked for a file in the folder
+        Path, "stat", lambda path, **options: (refuse if path.parent == locked else stat)(path, **options)
+    )
+    with pytest.raises(SourceError, match=r"cannot list the folder '.*locked': .*Permission denied"):
+        open_source(locked)
+
+
 def test_file_deleted_while_listing_is_a_failure(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tree("a.jpg", "b.jpg")
     scandir = os.scandir

@@ -135,6 +135,8 @@ def shift(
         show.json_value(result.to_dict())
     elif not quiet:
         print_shift(result)
+        if to is not None:
+            print(to)
     return ExitCode.FAILED if result.shifted else ExitCode.DONE
 
 
@@ -214,3 +216,5 @@ def next_(
         print(f"gain over random choices: {gain:+z.1f} points ({low:+z.1f} to {high:+z.1f}): {better}")
     for note in result.notes:
         print(f"note: {note}")
+    if to is not None:
+        print(to)

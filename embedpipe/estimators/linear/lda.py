@@ -31,7 +31,8 @@ FLOOR = 1e-9
 class ShrunkenLDA(SoftmaxClassifier):
     """Linear discriminant analysis with the covariance of each class shrunk by Ledoit and Wolf's formula.
 
-    Equal to scikit-learn's ``LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")``, but faster.
+    Equal to scikit-learn's ``LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")``, but faster. A column that
+    varies less than 1e-8 times as much as others counts like them; scikit-learn's least squares leave it out.
 
     Parameters
     ----------
