@@ -15,7 +15,7 @@ from embedpipe._utils.config import usable_cores
 from embedpipe.errors import StoreError, UsageError
 from embedpipe.store.data_files import DataFile, damaged, read_ids, refuse_repeats
 from embedpipe.store.keyed_table import KeyedTable
-from embedpipe.store.pages import Chunk, UnusualLayoutError, find_chunk, read_chunk
+from embedpipe.store.pages.reader import Chunk, UnusualLayoutError, find_chunk, read_chunk
 from embedpipe.store.schema import is_ascending, matrix
 
 

@@ -14,7 +14,7 @@ from stored import make_store
 
 from embedpipe import FeatureStore
 from embedpipe.errors import StoreError, UsageError
-from embedpipe.store.pages import UnusualLayoutError, find_chunk, read_chunk
+from embedpipe.store.pages.reader import UnusualLayoutError, find_chunk, read_chunk
 from embedpipe.store.scan import read_vectors
 from embedpipe.store.schema import VECTOR, vector_column
 

@@ -12,12 +12,13 @@ import functools
 import threading
 import zlib
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from embedpipe.store.pages import thrift
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -76,13 +77,13 @@ def read_chunk(source: pa.NativeFile, chunk: Chunk, dim: int, to: FloatArray) ->
     at = filled = 0
     while at < len(data):
         try:
-            header, start = _struct(data, at)
+            header, start = thrift.decode(data, at)
             count, encoding = header[_ABOUT][_COUNT], header[_ABOUT][_ENCODING]
-            end = start + header[_COMPRESSED]
-        except (KeyError, IndexError, TypeError) as error:
+            end, full = start + header[_COMPRESSED], filled + count
+        except (KeyError, IndexError, TypeError, ValueError) as error:
             raise UnusualLayoutError from error
         page = data[start:end]
-        if header[_TYPE] != _DATA_PAGE or len(page) != header[_COMPRESSED] or filled + count > len(flat):
+        if header[_TYPE] != _DATA_PAGE or len(page) != header[_COMPRESSED] or full > len(flat):
             raise UnusualLayoutError
         if _CHECKSUM in header and zlib.crc32(page) != header[_CHECKSUM] & 0xFFFFFFFF:
             raise OSError("the checksum of a page is wrong")
@@ -90,14 +91,14 @@ def read_chunk(source: pa.NativeFile, chunk: Chunk, dim: int, to: FloatArray) ->
             page = memoryview(pa.Codec("zstd").decompress(page, header[_UNCOMPRESSED]))
         values = _values(page, count, dim, first=-filled % dim)
         if encoding == _PLAIN:
-            flat[filled : filled + count] = values.view(np.float32)
+            flat[filled:full] = values.view(np.float32)
         elif encoding == _BYTE_STREAM_SPLIT:
-            octets = flat[filled : filled + count].view(np.uint8).reshape(count, 4)
+            octets = flat[filled:full].view(np.uint8).reshape(count, 4)
             for i in range(4):  # three times as fast as one transpose
                 octets[:, i] = values[i * count : (i + 1) * count]
         else:
             raise UnusualLayoutError
-        at, filled = end, filled + count
+        at, filled = end, full
     if filled != len(flat):
         raise UnusualLayoutError
 
@@ -147,7 +148,7 @@ def _levels(data: bytes, count: int) -> npt.NDArray[np.uint8]:
     at = decoded = 0
     while decoded < count:
         try:
-            run, at = _varint(data, at)
+            run, at = thrift.read_varint(data, at)
             if run & 1:
                 size = run >> 1
                 part = np.unpackbits(np.frombuffer(data, np.uint8, size, at), bitorder="little")
@@ -161,41 +162,3 @@ def _levels(data: bytes, count: int) -> npt.NDArray[np.uint8]:
         at, decoded = at + size, decoded + len(part)
         parts.append(part)
     return np.concatenate(parts)[:count] if parts else np.empty(0, np.uint8)
-
-
-def _varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-
-
-def _struct(data: memoryview, at: int) -> tuple[dict[int, Any], int]:
-    """Decode numbers and structs of a struct in the compact protocol of Thrift, and skip the rest."""
-    fields: dict[int, Any] = {}
-    number = 0
-    while byte := data[at]:
-        kind, step = byte & 15, byte >> 4
-        at += 1
-        if step:
-            number += step
-        else:
-            value, at = _varint(data, at)
-            number = value >> 1 ^ -(value & 1)
-        if kind in (1, 2):  # true or false
-            fields[number] = kind == 1
-        elif kind in (4, 5, 6):  # integers
-            value, at = _varint(data, at)
-            fields[number] = value >> 1 ^ -(value & 1)
-        elif kind == 8:  # bytes
-            value, at = _varint(data, at)
-            at += value
-        elif kind == 12:
-            fields[number], at = _struct(data, at)
-        else:
-            raise UnusualLayoutError
-    return fields, at + 1

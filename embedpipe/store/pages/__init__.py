@@ -1,0 +1,1 @@
+"""The pages of vectors in Parquet files, read and written as blocks."""
