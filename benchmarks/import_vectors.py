@@ -3,8 +3,8 @@
     python benchmarks/import_vectors.py --rows 200000 --dim 768 --folder /tmp/vectors
 
 All read the same .npy or Parquet file, and leave what they write synced on disk. They take turns, after a first copy
-that fills the cache of files. The write of Parquet is the least that an import could take: pyarrow writes the vectors
-as lists into files of the same size and options, in threads, in the order of the file, without checks, ids and hashes.
+that fills the cache of files. The write of Parquet is what `pyarrow.parquet.write_table` takes for the vectors as
+lists, in files of the same size and options, in threads, in the order of the file, without checks, ids and hashes.
 """
 
 from __future__ import annotations

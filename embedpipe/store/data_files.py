@@ -31,6 +31,7 @@ from embedpipe._utils.machine.regular_files import open_regular
 from embedpipe.errors import StoreError, UsageError
 from embedpipe.sources.access.outage import one_line, refusal
 from embedpipe.sources.locations import require_no_secret
+from embedpipe.store.pages.writer import write_parquet
 from embedpipe.store.schema import VECTOR, is_ascending, is_compressed, rounded
 
 #: Bytes of vectors per file and per row group. A change rewrites whole files, so their size is bounded.
@@ -173,6 +174,7 @@ def write_files(rows: pa.Table, fs: pafs.FileSystem, base: str, *, data_change: 
         "use_dictionary": [field.name for field in rows.schema if field.type == pa.string()],
         "write_statistics": ["id"],
         "write_page_checksum": True,
+        "plain": [name for name in vectors if name not in compressed],
     }
     actions: list[AddAction] = []
     for start in range(0, rows.num_rows, per_file):
@@ -209,7 +211,7 @@ def _write_file(
         written = Path(base, f"{stem}-{'0' * 32}-{'0' * 8}.parquet")
         try:
             with HashedFile(written) as file:
-                pq.write_table(part, file, **options)
+                write_parquet(part, file, **options)
             name = named(file.checksum, file.size)
             target = written.rename(Path(base, name))
             sync(target)
@@ -218,7 +220,7 @@ def _write_file(
             raise
         return name, file.size
     sink = pa.BufferOutputStream()
-    pq.write_table(part, sink, **options)
+    write_parquet(part, sink, **options)
     data = sink.getvalue()
     name = named(checksum(memoryview(data)), data.size)
     try:

@@ -48,7 +48,7 @@ def decode(data: bytes | memoryview, at: int = 0) -> tuple[Struct, int]:
     """Return the struct at a position, and the position after it. Raises ValueError for anything else."""
     try:
         return _read_struct(data, at)
-    except (IndexError, RecursionError) as error:
+    except (IndexError, RecursionError, ValueError) as error:
         raise ValueError("the data are no struct of Thrift") from error
 
 
