@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake.transaction import AddAction
 
+from embedpipe.errors import StoreError
+from embedpipe.sources.access.outage import outages_raised
 from embedpipe.store.data_files import DataFile, write_files
 from embedpipe.store.id_index import IdIndex
 from embedpipe.store.keyed_table import CommitPlan, KeyedTable
@@ -77,7 +79,13 @@ def adopt(
         Paths of data files that hold none of the ids. The paths of the added files are added to it.
     note : mapping, optional
         Metadata of the commit, as in `KeyedTable.upsert`.
+
+    Raises
+    ------
+    StoreError
+        A file is not in the folder of the table.
     """
+    _require_present(table, files)
     for schema in {file.schema for file in files}:
         table.add_columns(schema)
     paths = {file.action.path for file in files}
@@ -92,6 +100,18 @@ def adopt(
     left = table.commit(plan, note)
     trusted |= paths - {file.action.path for file in left}
     return left
+
+
+@outages_raised()
+def _require_present(table: KeyedTable, files: Sequence[NewFile]) -> None:
+    """Refuse files that are not there: another machine may have a folder of its own under the same path."""
+    infos = table.fs.get_file_info([f"{table.base}/{file.action.path}" for file in files])
+    missing = [file for file, info in zip(files, infos, strict=True) if info.size != file.action.size]
+    if missing:
+        raise StoreError(
+            f"{missing[0].action.path!r} must be in {table.path!r}, where another process wrote it, but is not: give "
+            "a folder that all machines share, or a bucket"
+        )
 
 
 def _has_any(table: KeyedTable, others: Sequence[DataFile], file: NewFile) -> bool:

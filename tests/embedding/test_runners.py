@@ -26,7 +26,7 @@ from embedpipe.embedding import updating
 from embedpipe.embedding.hash_index import Contents
 from embedpipe.embedding.options import RunOptions
 from embedpipe.embedding.plan import EmbedPlan, source_values
-from embedpipe.embedding.runners import on_ray, ray_cluster
+from embedpipe.embedding.runners import on_ray, ray_cluster, worker
 from embedpipe.embedding.runners.attempts import Attempts
 from embedpipe.embedding.runners.choice import make_runner
 from embedpipe.embedding.runners.ray_cluster import check_answers
@@ -35,7 +35,7 @@ from embedpipe.embedding.runners.tasks import WorkerJob, in_listing, make_task
 from embedpipe.embedding.runners.worker import EmbedWorker
 from embedpipe.embedding.writing.messages import Message, Written
 from embedpipe.embedding.writing.writer import RowWriter
-from embedpipe.errors import EmbedpipeError, SpecMismatchError, UnreachableError, UsageError
+from embedpipe.errors import EmbedpipeError, SpecMismatchError, StoreError, UnreachableError, UsageError
 from embedpipe.sources.listing import Listing
 from embedpipe.sources.reading import RowNumbers
 from embedpipe.store.id_index import IdIndex
@@ -169,6 +169,37 @@ def test_a_task_that_was_begun_twice_is_done_row_by_row_without_the_deadly_row(
     (failure,) = store.failures().to_pylist()
     assert (failure["exception"], failure["id"]) == ("WorkerDied", sorted(expected_ids(photos))[7])
     assert len(store) == 11
+
+
+def test_a_folder_that_machines_do_not_share_is_an_error_and_no_damage(
+    queues: list[Queue], make_photos: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos, to = make_photos(12), tmp_path / "f"
+    on_queue(photos, to)
+    (photos / "new.jpg").write_bytes((photos / "cat" / "0000.jpg").read_bytes() + b"\0")
+    write = worker.write_new_files
+
+    def write_elsewhere(*given: Any) -> Any:  # as on a machine with another disk at this path
+        files = write(*given)
+        for file in files:
+            (to / file.action.path).unlink()
+        return files
+
+    monkeypatch.setattr(worker, "write_new_files", write_elsewhere)
+    with pytest.raises(StoreError, match="give a folder that all machines share"):
+        on_queue(photos, to)
+    monkeypatch.setattr(worker, "write_new_files", write)
+    assert embedpipe.FeatureStore(to).to_numpy().shape[0] == 12
+    assert on_queue(photos, to).summary.embedded == 1
+
+
+def test_a_run_that_cannot_note_its_tasks_says_where_it_cannot_write(
+    queues: list[Queue], photos: Path, tmp_path: Path
+) -> None:
+    embedpipe.FeatureStore.create(tmp_path / "f", embedpipe.load_backbone(TINY).spec)
+    (tmp_path / "f" / "_runs").write_text("a file in place of the folder")
+    with pytest.raises(StoreError, match=r"cannot write to .*f'"):
+        on_queue(photos, tmp_path / "f")
 
 
 def expected_ids(photos: Path) -> list[str]:

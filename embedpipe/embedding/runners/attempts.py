@@ -11,8 +11,10 @@ import uuid
 
 import pyarrow.fs as pafs
 
+from embedpipe.errors import StoreError
 from embedpipe.sources.access.outage import outages_raised
 from embedpipe.sources.locations import filesystem
+from embedpipe.store.data_files import reason
 from embedpipe.store.maintenance import RUNS
 
 #: Attempts at a whole task.
@@ -33,6 +35,7 @@ class Attempts:
     """
 
     def __init__(self, store: str, run: str, number: int) -> None:
+        self._store = store
         self._fs, base = filesystem(store)
         self._folder = f"{base}/{RUNS}/{run}/{number:08d}"
         #: Number of earlier attempts.
@@ -60,7 +63,10 @@ class Attempts:
         self._fs.delete_file(f"{self._folder}/row-{row:08d}")
 
     def _write(self, name: str) -> None:
-        if isinstance(self._fs, pafs.LocalFileSystem):  # object stores have no folders
-            self._fs.create_dir(self._folder, recursive=True)
-        with self._fs.open_output_stream(f"{self._folder}/{name}") as stream:
-            stream.write(b"")
+        try:
+            if isinstance(self._fs, pafs.LocalFileSystem):  # object stores have no folders
+                self._fs.create_dir(self._folder, recursive=True)
+            with self._fs.open_output_stream(f"{self._folder}/{name}") as stream:
+                stream.write(b"")
+        except OSError as error:
+            raise StoreError(f"cannot write to {self._store!r}: {reason(error)}") from error
