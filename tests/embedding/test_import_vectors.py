@@ -223,6 +223,8 @@ def test_heads_and_search_take_vectors(vectors: Any, tmp_path: Path) -> None:
     assert predicted["actual"].to_pylist() == ["cat", "dog"]
     assert head.predict(vectors[:2])["id"].to_pylist() == ["00000000", "00000001"]
     assert head.predict(store)["label"].to_pylist() == store.to_arrow(["label"])["label"].to_pylist()
+    assert predicted["fitted_on"].to_pylist() == [True, True]  # other ids, the same vectors
+    assert "fitted_on" not in head.predict(vectors[:2] + 1).column_names
     for photos in ("folder_of_photos", ["a.jpg"]):
         with pytest.raises(UsageError, match="imported, from 'my/model', so there is no network"):
             head.predict(photos)

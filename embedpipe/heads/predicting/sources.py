@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embedpipe._utils.checksums import row_checksums
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.options import ReloadOptions
 from embedpipe.backbones.reload import options_from_spec
@@ -91,12 +92,14 @@ def predict_vectors(
     rows = list_vectors(vectors, ids, options.label, options.split).table
     require_columns(columns, rows.column_names, vectors.name)
     values = column_values(columns, rows)
-    predictions = make(vectors.count)
+    predictions, hashes = make(vectors.count), list[str]()
     for start, block in vectors.blocks():
         part = slice(start, start + len(block))
+        hashes += row_checksums(block)  # as `import_vectors` stores them
         X = np.hstack(list(spec.vectors({given.column: block}).values()))
         predictions.add(part, join_columns(X, values[part]))
-    return Predicted(predictions, rows.select(["id", "uri", "label"]), [], value_notes(columns, values))
+    rows = rows.select(["id", "uri", "label"]).append_column("content_hash", pa.array(hashes, pa.string()))
+    return Predicted(predictions, rows, [], value_notes(columns, values))
 
 
 def predict_items(
