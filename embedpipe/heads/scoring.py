@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -12,7 +11,7 @@ import numpy.typing as npt
 from scipy.special import softmax
 from sklearn import metrics
 from sklearn.base import clone
-from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.dummy import DummyRegressor
 
 from embedpipe._utils.notebook.html_tables import html_records, html_table
 from embedpipe._utils.progress import Advance
@@ -165,7 +164,7 @@ def measure(
         scores, baseline, predicted, outputs = _score(model, X, y, (train, test), classes, majority, report.task)
         held_out.add(test, predicted, outputs, hasattr(model, "predict_proba"))
         if counted:
-            confusion += metrics.confusion_matrix(y[test], predicted, labels=classes)
+            confusion += _confusion(y[test], predicted, classes)
         for values, lists in ((scores, report.metrics), (baseline, report.baseline)):
             for name, value in values.items():
                 lists.setdefault(name, []).append(float(value))
@@ -202,7 +201,7 @@ def measure_logits(
     report.measured_rows = len(y)
     report.classes = classes.tolist()
     if len(classes) <= MANY_CLASSES:
-        report.confusion = metrics.confusion_matrix(y, predicted, labels=classes).tolist()
+        report.confusion = _confusion(y, predicted, classes).tolist()
 
 
 def _score(
@@ -249,13 +248,12 @@ def _score_class_baseline(
     y_train: npt.NDArray[Any], y: npt.NDArray[Any], classes: npt.NDArray[Any], majority: Any
 ) -> dict[str, float]:
     """Return the metrics of always predicting one class; the log-loss is that of the training rows' class shares."""
-    X_train, X = np.zeros((len(y_train), 1)), np.zeros((len(y), 1))
-    always = DummyClassifier(strategy="constant", constant=[majority]).fit(X_train, y_train)
-    shares = DummyClassifier().fit(X_train, y_train)
-    baseline = _score_classes(always, X, _class_scores(always, X, classes), always.predict(X), y, classes)
-    outputs = _class_scores(shares, X, classes)
-    baseline["log_loss"] = _score_classes(shares, X, outputs, shares.predict(X), y, classes)["log_loss"]
-    return baseline
+    known, counts = np.unique(y_train, return_counts=True)
+    shares = np.zeros(len(classes))
+    shares[np.searchsorted(classes, known)] = counts / len(y_train)
+    always = np.full(len(y), majority, dtype=classes.dtype)
+    margin = np.zeros(len(y)) if len(known) == 2 else None
+    return _class_metrics(y, always, classes, np.tile(shares / shares.sum(), (len(y), 1)), margin)
 
 
 def _class_scores(model: Any, X: npt.NDArray[Any] | MappedRows, classes: npt.NDArray[Any]) -> Floats | None:
@@ -307,18 +305,29 @@ def _class_metrics(
     margin: Floats | None,
 ) -> dict[str, float]:
     """Return the metrics of predictions; ``margin`` ranks the rows by the second of two classes, (n_samples,)."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="y_pred contains classes not in y_true")
-        scores = {
-            "accuracy": metrics.accuracy_score(y, predicted),
-            "balanced_accuracy": metrics.balanced_accuracy_score(y, predicted),
-            "macro_f1": metrics.f1_score(y, predicted, average="macro", zero_division=0),
-        }
+    actual = np.searchsorted(classes, y)
+    right = predicted == y
+    rows = np.bincount(actual, minlength=len(classes))
+    predictions = np.bincount(np.searchsorted(classes, predicted), minlength=len(classes))
+    hits = np.bincount(actual[right], minlength=len(classes))
+    used = rows + predictions > 0
+    scores = {
+        "accuracy": float(right.mean()),
+        "balanced_accuracy": float((hits[rows > 0] / rows[rows > 0]).mean()),
+        "macro_f1": float((2 * hits[used] / (rows + predictions)[used]).mean()),
+    }
     if probabilities is not None:
-        scores["log_loss"] = float(log_losses(probabilities, np.searchsorted(classes, y)).mean())
-    if margin is not None and len(classes) == len(np.unique(y)) == 2:
+        scores["log_loss"] = float(log_losses(probabilities, actual).mean())
+    if margin is not None and len(classes) == 2 and rows.all():
         scores["roc_auc"] = metrics.roc_auc_score(y, margin)
     return scores
+
+
+def _confusion(y: npt.NDArray[Any], predicted: npt.NDArray[Any], classes: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Return the number of rows of each true class (first axis) and predicted class, int64 (n_classes, n_classes)."""
+    pairs = np.searchsorted(classes, y) * len(classes) + np.searchsorted(classes, predicted)
+    counts: npt.NDArray[np.int64] = np.bincount(pairs, minlength=len(classes) ** 2)
+    return counts.reshape(len(classes), len(classes))
 
 
 def _score_rejection(model: Any, X: npt.NDArray[Any] | MappedRows, right: npt.NDArray[np.bool_]) -> dict[str, float]:
