@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from scipy.special import expit
-from scipy.stats import norm
-from scipy.stats import t as student
+from scipy.special import expit, ndtr, ndtri, stdtr, stdtrit  # scipy.stats checks each call
 
 from embedpipe.finetuning.advice.forecasting.gain_model import (
     GainModel,
@@ -30,8 +28,8 @@ Recommendation = Literal["fine-tune", "stay", "find out first"]
 #: Degrees of freedom of the forecast's tails: variances were estimated from few sources.
 FREEDOM = 8
 #: Quantiles of these tails at equal steps of probability; the mean of a function of the gain is taken over them.
-QUANTILES = student.ppf((np.arange(100) + 0.5) / 100, FREEDOM)
-NORMAL_QUANTILES = norm.ppf((np.arange(100) + 0.5) / 100)
+QUANTILES = stdtrit(FREEDOM, (np.arange(100) + 0.5) / 100)
+NORMAL_QUANTILES = ndtri((np.arange(100) + 0.5) / 100)
 #: The forecast decides at this probability, or at one less this.
 SURE = 0.9
 #: An experiment that decides less often than this is not recommended before one that does more often.
@@ -156,12 +154,12 @@ def forecast_gain(
     normal = (model or load_gain_model()).predict(target, observed)
     deviation = math.hypot(normal.deviation, math.sqrt(measurement_variance))
     needed = _needed(target, min_gain)
-    quantile = float(student.ppf(0.9, FREEDOM)) * deviation
+    quantile = float(stdtrit(FREEDOM, 0.9)) * deviation
     median, low, high = (float(_gain(target, normal.mean + shift)) for shift in (0.0, -quantile, quantile))
     return Forecast(
         gain=Estimate(median, low, high),
         mean=float(kept_gain(target, _gain(target, normal.mean + deviation * QUANTILES)).mean()),
-        probability=float(student.sf((needed - normal.mean) / deviation, FREEDOM)),
+        probability=float(stdtr(FREEDOM, (normal.mean - needed) / deviation)),
         min_gain=min_gain,
         pretraining=target.pretraining,
         runs=len(observed),
@@ -177,11 +175,11 @@ def chance_to_decide(
     is normally distributed around that of today (preposterior analysis; Raiffa and Schlaifer, 1961).
     """
     today, later, moves = _look_ahead(target, observed, planned, model)
-    needed, margin = _needed(target, min_gain), float(student.ppf(SURE, FREEDOM)) * later.deviation
+    needed, margin = _needed(target, min_gain), float(stdtrit(FREEDOM, SURE)) * later.deviation
     if math.isinf(needed):
         return 1.0
-    above = norm.sf((needed + margin - today.mean) / moves)
-    below = norm.cdf((needed - margin - today.mean) / moves)
+    above = ndtr(-(needed + margin - today.mean) / moves)
+    below = ndtr((needed - margin - today.mean) / moves)
     return float(above + below)
 
 
@@ -203,7 +201,7 @@ def value_of_finding_out(
 def kept_gain(target: Setting, gains: Any) -> Any:
     """Return what is gained on average where the better of network and head on the validation rows is kept."""
     error = math.sqrt(EXPECTED_DISAGREEMENT * VALIDATION_FOLDS / target.labels)
-    return gains * norm.cdf(gains / error)
+    return gains * ndtr(gains / error)
 
 
 def cheapest_experiment(experiments: Sequence[Experiment]) -> Experiment | None:
