@@ -107,4 +107,6 @@ def _shortened(value: object, longest: int) -> str:
 
 def visible(text: str) -> str:
     """Return a text with � instead of control characters and surrogates, which HTML does not allow."""
+    if text.isprintable():  # almost every text, and far faster than letter by letter
+        return text
     return "".join(letter if letter.isprintable() or letter in "\n\t \u200d\xa0" else "\ufffd" for letter in text)

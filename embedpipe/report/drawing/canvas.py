@@ -92,7 +92,9 @@ def fit_text(text: str, width: float, size: float, weight: str = "normal", *, mi
     middle : bool
         Shorten in the middle, as for paths; otherwise at the end.
     """
-    text = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    if not text.isprintable():
+        text = "".join(letter if letter.isprintable() else " " for letter in text)
+    text = " ".join(text.split())
     # No letter is narrower than a tenth of its size, which bounds the length that must be measured.
     most = min(len(text), math.ceil(10 * width / size))
     least = 0
