@@ -16,6 +16,9 @@ import pytest
 
 import embedpipe
 
+# These tests read sources and start processes: they run none of embedpipe's code here.
+pytestmark = pytest.mark.no_cover
+
 ROOT = Path(embedpipe.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
 BASE = ("errors", "_utils", "statistics")

@@ -6,8 +6,9 @@ import ast
 import functools
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 import pytest
@@ -32,33 +33,36 @@ def files() -> list[Path]:
     return [path for path, name in paths if name.parts[0] not in ONE_READER and not name.as_posix().startswith(PROGRAM)]
 
 
-def calls(tree: ast.AST) -> Iterator[ast.Call]:
-    """Yield the calls of `option`."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "option":
-            yield node
+def is_call_of_option(node: ast.AST) -> TypeGuard[ast.Call]:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "option"
 
 
-def messages(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """Yield line and text of every string but docstrings, help texts and what `__repr__` returns."""
-    left_out: set[int] = set()
-    for node in ast.walk(tree):
-        inside: list[ast.AST] = []
-        if isinstance(node, ast.FunctionDef) and node.name in ("__repr__", "__str__"):
-            inside = list(ast.walk(node))
-        elif isinstance(node, ast.Expr):
-            inside = [node.value]
-        elif isinstance(node, ast.keyword) and node.arg == "metadata":
-            inside = list(ast.walk(node.value))
-        left_out |= {id(each) for each in inside}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in left_out:
-            yield node.lineno, node.value
+def left_out(node: ast.AST) -> Iterable[ast.AST]:
+    """Return what is no message: docstrings, help texts and what `__repr__` returns."""
+    if isinstance(node, ast.FunctionDef) and node.name in ("__repr__", "__str__"):
+        return ast.walk(node)
+    if isinstance(node, ast.Expr):
+        return [node.value]
+    return ast.walk(node.value) if isinstance(node, ast.keyword) and node.arg == "metadata" else ()
+
+
+class Parts(NamedTuple):
+    """What a file holds, with lines: its strings that are messages, and the names in its calls of `option`."""
+
+    messages: list[tuple[int, str]]
+    options: list[tuple[int, Any]]
 
 
 @functools.cache
-def parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text())
+def parts(path: Path) -> Parts:
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    others = {id(part) for node in nodes for part in left_out(node)}
+    strings = [node for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    named = [(node.lineno, node.args[0]) for node in nodes if is_call_of_option(node)]
+    return Parts(
+        [(node.lineno, str(node.value)) for node in strings if id(node) not in others],
+        [(line, name.value) for line, name in named if isinstance(name, ast.Constant)],
+    )
 
 
 def names_in_python() -> set[str]:
@@ -99,6 +103,7 @@ def test_values_of_a_user_stay_as_they_are() -> None:
             embedpipe.load_backbone(strange)
 
 
+@pytest.mark.no_cover  # reads sources
 def test_no_message_writes_an_option_by_hand() -> None:
     names = {name[2:].replace("-", "_") for name in names_on_the_command_line()} & names_in_python()
     flag = re.compile(r"(?<!var\()(?<![!\w-])--([a-z]|$)")
@@ -106,22 +111,18 @@ def test_no_message_writes_an_option_by_hand() -> None:
     wrong = [
         f"{path.relative_to(ROOT)}:{line}: {text!r}"
         for path in files()
-        for line, text in messages(parsed(path))
+        for line, text in parts(path).messages
         if (flag.search(COMMAND.sub("", text)) and text != "--")
         or (" " in text.strip() and names.intersection(keyword.findall(text)))
     ]
     assert not wrong, "write these by embedpipe._utils.option_names.option"
 
 
+@pytest.mark.no_cover
 def test_every_option_that_a_message_names_is_one() -> None:
     """Of the command line, and of a function in Python: a message must not send its reader to nothing."""
     python, command = names_in_python(), names_on_the_command_line()
-    named = {
-        call.args[0].value: f"{path.relative_to(ROOT)}:{call.lineno}"
-        for path in files()
-        for call in calls(parsed(path))
-        if isinstance(call.args[0], ast.Constant)
-    }
+    named = {name: f"{path.relative_to(ROOT)}:{line}" for path in files() for line, name in parts(path).options}
     assert len(named) > 50
     wrong = {name for name in named if name not in python or f"--{name.replace('_', '-')}" not in command}
     # Of the command line only; in Python, an exit code has no use, and a head may be an estimator.
