@@ -20,6 +20,7 @@ from embedpipe.errors import HeadError, TrainingDataError, UsageError
 from embedpipe.estimators import TunedLogisticRegression
 from embedpipe.heads.fit import chosen_params
 from embedpipe.heads.registry import HEADS
+from embedpipe.heads.scoring import FitReport, measure_logits
 
 NAMES = np.array(["cat", "dog", "owl"])
 
@@ -44,6 +45,24 @@ def test_metrics_equal_those_of_scikit_learn(tmp_path: Path) -> None:
         assert {name: values[i] for name, values in report.metrics.items()} == pytest.approx(expected, rel=1e-5)
     assert report.baseline["accuracy"] == pytest.approx([1 / 3] * 5)
     assert report.baseline["log_loss"] == pytest.approx([np.log(3)] * 5)
+
+
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true", "ignore:A single label was found")
+@pytest.mark.parametrize("classes", [NAMES[:2], NAMES])
+def test_metrics_of_rows_without_a_class_equal_those_of_scikit_learn(classes: np.ndarray) -> None:
+    """The last class is predicted and never true, so that its recall is not defined and its F1 is 0."""
+    logits = np.random.default_rng(0).standard_normal((40, len(classes)))
+    truth, predicted = classes[np.arange(40) % (len(classes) - 1)], classes[logits.argmax(axis=1)]
+    report = FitReport("classification", "test", 40)
+    measure_logits(logits, truth, np.repeat(classes, 2), classes, report)
+    assert report.confusion == metrics.confusion_matrix(truth, predicted, labels=classes).tolist()
+    for scores, guess in ((report.metrics, predicted), (report.baseline, np.repeat(classes[0], 40))):
+        assert {name: values for name, values in scores.items() if name != "log_loss"} == {
+            "accuracy": [metrics.accuracy_score(truth, guess)],
+            "balanced_accuracy": [metrics.balanced_accuracy_score(truth, guess)],
+            "macro_f1": [metrics.f1_score(truth, guess, average="macro", zero_division=0)],
+        }
+    assert report.baseline["log_loss"] == pytest.approx([np.log(len(classes))])
 
 
 @pytest.mark.parametrize("name", [name for name, tasks in HEADS.items() if "classification" in tasks])
