@@ -84,6 +84,7 @@ def mark_long(page: Path) -> Any:
     return pytest.param(page, id=name, marks=[pytest.mark.long] if name in LONG else [])
 
 
+@pytest.mark.no_cover
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("page", [mark_long(page) for page in RUNNING])
 def test_blocks_run_in_order(page: Path, run_page: Callable[[Path], dict[str, Any]]) -> None:

@@ -64,6 +64,7 @@ def test_examples_that_are_not_run_have_a_reason() -> None:
     assert {name for name in NAMES if all(map(is_skipped, examples_of(name)))} == {*NOT_RUN}
 
 
+@pytest.mark.no_cover
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", [name for name in (*IN_FOLDER, *FURTHER) if name not in NOT_RUN])
 def test_examples_give_what_they_show(name: str, open_folder: Callable[[list[str]], Path]) -> None:
@@ -89,6 +90,7 @@ def examples_of_arrays() -> list[doctest.DocTest]:
     return list(tests.values())
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("example", examples_of_arrays(), ids=lambda example: example.name.removeprefix("embedpipe."))
 def test_examples_of_arrays_print_what_they_show(example: doctest.DocTest) -> None:
     printed: list[str] = []

@@ -27,6 +27,7 @@ CLASSIFIERS = [name for name, tasks in HEADS.items() if "classification" in task
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+@pytest.mark.no_cover
 @parametrize_with_checks([TemperatureCalibratedClassifier(TunedRidgeClassifier(), cv=2)])
 def test_passes_scikit_learn_estimator_checks(estimator: Any, check: Any) -> None:
     check(estimator)

@@ -28,6 +28,7 @@ def store(tmp_path: Path) -> FeatureStore:
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+@pytest.mark.no_cover
 @parametrize_with_checks([CommonComponentRemover()])
 def test_passes_scikit_learn_estimator_checks(estimator: Any, check: Any) -> None:
     check(estimator)

@@ -19,6 +19,7 @@ from embedpipe.estimators.wrappers.conformal import CrossConformalRegressor
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+@pytest.mark.no_cover
 @parametrize_with_checks([CrossConformalRegressor(TunedRidge(), coverage=0.5)])
 def test_passes_scikit_learn_estimator_checks(estimator: Any, check: Any) -> None:
     check(estimator)

@@ -29,6 +29,7 @@ def expected_failures(estimator: Any) -> dict[str, str]:
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+@pytest.mark.no_cover
 @parametrize_with_checks(
     [
         FaissKNNClassifier(),
@@ -51,6 +52,7 @@ def test_passes_scikit_learn_estimator_checks(estimator: Any, check: Any) -> Non
 
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+@pytest.mark.no_cover
 @parametrize_with_checks([AutoClassifier(cv=2)])
 def test_auto_passes_scikit_learn_estimator_checks(estimator: Any, check: Any) -> None:
     check(estimator)

@@ -22,6 +22,7 @@ NAMES = np.array(["cat", "dog", "owl"])
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+@pytest.mark.no_cover
 @parametrize_with_checks([RejectingClassifier(TunedRidgeClassifier(), by="distance")])
 def test_passes_scikit_learn_estimator_checks(estimator: Any, check: Any) -> None:
     check(estimator)
