@@ -101,7 +101,7 @@ def without_places(chunk: Any) -> dict[str, Any]:
     return {key: repr(value) for key, value in metadata.items() if key not in places}  # NaN equals nothing
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     st.integers(0, 1 << 30),
     st.integers(1, 4000),
@@ -128,7 +128,7 @@ def test_file_is_that_of_arrow(seed: int, rows: int, dims: list[int], group: int
         np.testing.assert_array_equal(bits(result[name]), bits(table[name]))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 1 << 30), st.integers(1, 300), st.integers(1, 900), st.integers(1, 200))
 def test_footer_is_that_of_arrow(seed: int, rows: int, dim: int, group: int) -> None:
     assume(rows // group < 50)
@@ -152,7 +152,7 @@ def test_footer_is_that_of_arrow(seed: int, rows: int, dim: int, group: int) -> 
     assert end == len(data) - 8 - metadata.serialized_size
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 1 << 30), st.integers(0, 50), st.integers(1, 9))
 def test_footer_of_arrow_is_encoded_as_it_was(seed: int, rows: int, group: int) -> None:
     data = footer(written(make_rows(seed, rows, [5]), group, []))
@@ -160,7 +160,7 @@ def test_footer_of_arrow_is_encoded_as_it_was(seed: int, rows: int, group: int) 
     assert (thrift.encode(struct), end) == (data, len(data))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 1 << 30), st.integers(1, 1000), st.integers(1, 900))
 def test_pages_have_the_levels_that_the_reader_expects(seed: int, rows: int, dim: int) -> None:
     rows = min(rows, max(1, 100_000 // dim))
@@ -174,6 +174,19 @@ def test_pages_have_the_levels_that_the_reader_expects(seed: int, rows: int, dim
         blocks.append(np.empty((chunk.rows, dim), np.float32))
         read_chunk(source, chunk, dim, blocks[-1])
     np.testing.assert_array_equal(np.concatenate(blocks).ravel().view(np.uint32), bits(table["v0"]))
+
+
+def test_statistics_of_levels_and_pages_are_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pyarrow shows neither how many pages a chunk has nor how often its levels occur."""
+    monkeypatch.setattr(writer, "PAGE_BYTES", 4096)
+    table = make_rows(0, 300, [64])
+    data, of_arrow = written(table, 200, ["v0"]), written(table, 200, [])
+    (entries, expected) = (thrift.decode(footer(file))[0][4] for file in (data, of_arrow))
+    place = table.column_names.index("v0")
+    for entry, like, pages in zip(entries, expected, (13, 7), strict=True):  # of 16 rows
+        metadata, of_levels = entry[1][place][3], like[1][place][3][16]
+        assert (metadata[13], metadata[16]) == ([{1: 0, 2: 0, 3: pages}], of_levels)
+        assert sum(chunk[3][7] for chunk in entry[1]) == entry[6]
 
 
 def test_vector_larger_than_a_page() -> None:
