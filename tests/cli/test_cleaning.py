@@ -41,6 +41,9 @@ def test_shift_has_exit_code_1_where_rows_moved(store: Path, tmp_path: Path) -> 
     assert (tmp_path / "moved.csv").exists()
     assert shown.stdout.splitlines()[-1] == str(tmp_path / "moved.csv")
     assert run("shift", store, "--splits", "Training,test").exit_code == 1  # other spellings of the split's names
+
+
+def test_shift_of_the_same_rows_has_exit_code_0(store: Path) -> None:
     same = run("shift", store, "--splits", "train", "--splits", "train", "--json")
     assert same.exit_code == 0
     values = json.loads(same.stdout)

@@ -211,7 +211,7 @@ def test_bad_number_in_a_csv_file_is_named(tmp_path: Path, monkeypatch: pytest.M
         import_vectors(tmp_path / "v.tsv", tmp_path / "s")
 
 
-def test_heads_and_search_take_vectors(vectors: Any, tmp_path: Path) -> None:
+def test_heads_take_vectors(vectors: Any, tmp_path: Path) -> None:
     store = import_vectors(vectors, tmp_path / "s", ids=IDS, labels=LABELS, name="my/model")
     head = embedpipe.fit(store, "centroid")
     table = pa.table({"id": ["x", "y"], "label": ["cat", "dog"], "vector": vectors[:2].tolist()})
@@ -230,6 +230,11 @@ def test_heads_and_search_take_vectors(vectors: Any, tmp_path: Path) -> None:
             head.predict(photos)
     with pytest.raises(UsageError, match="must have 6 values"):
         head.predict(vectors[:, 1:])
+
+
+def test_search_takes_vectors(vectors: Any, tmp_path: Path) -> None:
+    store = import_vectors(vectors, tmp_path / "s", ids=IDS, labels=LABELS, name="my/model")
+    np.save(tmp_path / "new.npy", vectors[:2].astype(np.float16))
     assert embedpipe.search(store, IDS[0], k=3).table["id"].to_pylist()
     assert embedpipe.search(store, tmp_path / "new.npy", k=1).table["id"].to_pylist() == IDS[:2]
     with pytest.raises(UsageError, match="no network"):
