@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,18 @@ def test_file_that_another_process_may_commit_is_not_deleted(store: FeatureStore
     with pytest.raises(BusyError, match="another process may be about to commit it"):
         embedpipe.forget(store, [PERSON])
     assert orphan.exists()
+
+
+def test_part_of_a_file_that_a_killed_run_left_is_deleted_after_an_hour(store: FeatureStore) -> None:
+    """Also where the run had deleted the rows, so that no version holds the id any more."""
+    embedpipe.forget(store, [PERSON])
+    part = Path(store.path, "part-00000000-" + "0" * 32 + "-00000000.parquet")
+    part.write_bytes(b"PAR1 part of a file")
+    with pytest.raises(BusyError, match="wait for that process, or an hour"):
+        embedpipe.forget(store, [PERSON])
+    os.utime(part, (0, 0))
+    assert embedpipe.forget(store, [PERSON]).files == 1
+    assert not part.exists()
 
 
 def test_heads_of_the_store_are_named(store: FeatureStore, tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ def _words(table: KeyedTable, keys: pa.Array) -> list[str]:
 def _refuse_unknown(tables: list[KeyedTable], keys: pa.Array, path: str) -> None:
     known = {id for each in tables for id in each.rows(keys, ["id"]).column("id").to_pylist()}
     unknown = [id for id in keys.to_pylist() if id not in known]
-    if unknown and not any(_holds(file, Traces(unknown)) for file in _files(Path(path))):
+    if unknown and not any(_may_hold(file, Traces(unknown)) for file in _files(Path(path))):
         raise UsageError(f"no version of {path!r} holds the id {unknown[0]!r}: nothing was erased")
 
 
@@ -247,9 +247,9 @@ def _holds(file: Path, traces: Traces) -> bool:
 
 
 def _may_hold(file: Path, traces: Traces) -> bool:
-    """Return whether a file of old versions holds a trace, or cannot be decoded, as no version can be read from it."""
+    """Return whether a file holds a trace, or cannot be decoded, such as what a killed process has left of one."""
     try:
-        return traces.in_file(file)
+        return _holds(file, traces)
     except StoreError:
         return True
 
