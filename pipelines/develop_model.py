@@ -28,10 +28,7 @@ SOME_FAILED, FAILURES_SHOWN = 3, 5
 
 def cosine_or_off(text: str) -> float | str:
     """Return the value of --near-duplicates."""
-    try:
-        return text if text == "off" else float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a cosine in (0, 1] or 'off', got {text!r}") from None
+    return text if text == "off" else float(text)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -105,8 +102,7 @@ def develop(source: embedpipe.FeatureStore, arguments: argparse.Namespace) -> em
     print(f"\ntrained on {result.train_rows:,} photos of the source for {result.seconds:,.0f} s on {result.device}")
     before, after = percent(result.test.linear_probe), percent(result.test.finetuned)
     print(f"  accuracy on {result.test.rows:,} other photos: {before} before, {after} after")
-    plain = "" if result.best_epoch else ", the plain backbone"
-    print(f"  kept: epoch {result.best_epoch} of {len(result.epochs) - 1}{plain}")
+    print(f"  kept: epoch {result.best_epoch} of {len(result.epochs) - 1} (0 is the plain backbone)")
     return result
 
 

@@ -56,17 +56,9 @@ TIMEOUT = urllib3.Timeout(connect=10, read=120)
 
 
 class RemoteEmbeddings(nn.Module):
-    """Sends texts to an API.
+    """Sends texts to an API, ``batch`` of them in a request and at most ``rate`` requests a minute (0: no limit).
 
-    Parameters
-    ----------
-    url, model : str
-    key : str
-        Sent as a bearer token; empty: none is sent.
-    batch : int
-        Most texts in a request.
-    rate : float
-        Most requests a minute; 0: no limit.
+    ``key`` is sent as a bearer token, if it is not empty.
     """
 
     def __init__(self, url: str, model: str, key: str, batch: int, rate: float) -> None:
@@ -99,24 +91,17 @@ class RemoteEmbeddings(nn.Module):
                 f"{self.url} answers {answer.status}: {self._excerpt(answer.data)}"
             )
         try:
-            data = sorted(answer.json()["data"], key=lambda each: each["index"])
-            is_whole = [each["index"] for each in data] == [*range(len(texts))]
-            vectors = torch.tensor([each["embedding"] for each in data], dtype=torch.float32)
+            data = answer.json()["data"]
+            by_index = {each["index"]: each["embedding"] for each in data}
+            vectors = torch.tensor([by_index[number] for number in range(len(texts))], dtype=torch.float32)
+            self._length = self._length or vectors[0].numel()
+            if len(data) != len(texts) or vectors.shape != (len(texts), self._length):
+                raise ValueError(f"{len(data)} embeddings, together {tuple(vectors.shape)}")
         except (ValueError, LookupError, TypeError, RuntimeError) as error:
             raise BackboneError(
-                f"{self.url} must answer data with an index and an embedding, equally many numbers for each text, got "
-                f"{self._excerpt(answer.data)} ({type(error).__name__}: {error})"
+                f"{self.url} must answer data with one index and embedding for each of {len(texts)} texts, of "
+                f"{self._length or 'equally many'} numbers, got {self._excerpt(answer.data)} ({error!r})"
             ) from error
-        if not is_whole:
-            raise BackboneError(
-                f"{self.url} must answer one embedding for each of {len(texts)} texts, got the indices "
-                f"{[each['index'] for each in data]!r:.100}"
-            )
-        self._length = self._length or vectors[0].numel()
-        if vectors.shape != (len(texts), self._length):
-            raise BackboneError(
-                f"{self.url} must answer vectors of {self._length} values, as before, got {tuple(vectors.shape[1:])}"
-            )
         return vectors
 
     def _excerpt(self, answer: bytes) -> str:

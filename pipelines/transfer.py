@@ -28,10 +28,7 @@ TRAINING = ("epochs", "learning_rate", "batch_size", "seed", "min_gain", "near_d
 
 def cosine_or_off(text: str) -> float | str:
     """Return the value of --near-duplicates."""
-    try:
-        return text if text == "off" else float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a cosine in (0, 1] or 'off', got {text!r}") from None
+    return text if text == "off" else float(text)
 
 
 def parse_arguments() -> argparse.Namespace:

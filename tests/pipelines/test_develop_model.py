@@ -76,7 +76,7 @@ def test_both_backbones_are_compared_on_the_same_photos(
 def test_wrong_cosine_is_named(develop: Callable[..., Done], source: Path, target: Path, tmp_path: Path) -> None:
     done = develop(source, target, tmp_path / "developed", "--near-duplicates", "abc")
     assert done.code == 2
-    assert "argument --near-duplicates: must be a cosine in (0, 1] or 'off', got 'abc'" in done.err
+    assert "argument --near-duplicates: invalid cosine_or_off value: 'abc'" in done.err
 
 
 def test_second_run_embeds_nothing_and_gives_the_same_gain(
@@ -97,7 +97,7 @@ def test_test_split_of_the_target_is_measured_on(develop: Callable[..., Done], s
         striped(target / split, "xy", 20, seed)
     done = develop(source, target, tmp_path / "to", "--backbone", TINY, "--epochs", "0")
     assert done.code == 0, done.err
-    assert "kept: epoch 0 of 0, the plain backbone" in done.out
+    assert "kept: epoch 0 of 0 (0 is the plain backbone)" in done.out
     assert "better: neither" in done.out
     rows = (
         embedpipe.FeatureStore(tmp_path / "to" / "target-plain.features").to_arrow(["id", "label", "split"]).to_pylist()

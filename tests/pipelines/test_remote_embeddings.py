@@ -162,15 +162,16 @@ def test_busy_server_is_a_temporary_error(api: Api, tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (b"<html>", "an index and an embedding, equally many numbers for each text, got '<html>'"),
+        (b"<html>", "one index and embedding for each of 2 texts, of 8 numbers, got '<html>'"),
         (b'{"error": "no credit"}', "no credit.*KeyError"),
         (b'{"data": [1]}', "TypeError"),
         (data_of((0, [1.0, None]), (1, [1.0, 2.0])), "TypeError"),
         (data_of((0, [1.0]), (1, [1.0, 2.0])), "expected sequence of length"),
         (data_of((0, "AAAA"), (1, "AAAA")), "ValueError|TypeError"),
-        (data_of((0, [1.0])), r"one embedding for each of 2 texts, got the indices \[0\]"),
-        (data_of((0, [1.0]), (0, [2.0])), r"one embedding for each of 2 texts, got the indices \[0, 0\]"),
-        (data_of((0, [1.0]), (1, [2.0])), "vectors of 8 values, as before, got .1,"),
+        (data_of((0, [1.0])), r"KeyError\(1\)"),
+        (data_of((0, [1.0]), (0, [2.0])), r"KeyError\(1\)"),
+        (data_of((0, [1.0]), (1, [2.0])), r"2 embeddings, together \(2, 1\)"),
+        (data_of((0, [1.0] * 8), (1, [2.0] * 8), (1, [3.0] * 8)), r"3 embeddings, together \(2, 8\)"),
     ],
 )
 def test_answer_of_another_kind_is_shown(

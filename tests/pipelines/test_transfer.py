@@ -93,5 +93,5 @@ def test_folder_inside_the_data_is_refused(tmp_path: Path, transfer: Callable[..
 def test_wrong_option_is_refused_before_anything_is_embedded(transfer: Callable[..., Done], tmp_path: Path) -> None:
     done = transfer("--near-duplicates", "much")
     assert done.code == 2
-    assert "argument --near-duplicates: must be a cosine in (0, 1] or 'off', got 'much'" in done.err
+    assert "argument --near-duplicates: invalid cosine_or_off value: 'much'" in done.err
     assert not (tmp_path / "transferred").exists()
