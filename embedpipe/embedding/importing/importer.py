@@ -38,6 +38,8 @@ from embedpipe.store.schema import VECTOR, conform, differing_rows
 
 #: Threads that write or compare files. Each holds a block in the order of ids, and a part of the file.
 MOST_THREADS = 4
+#: Blocks whose files are added in one commit, which takes as long as writing a tenth of a block.
+BLOCKS_PER_COMMIT = 8
 #: Bytes of changed vectors that are collected in one pass over the source, if memory has five times that left.
 CHANGED_BYTES = 2 << 30
 
@@ -145,8 +147,10 @@ class Importer:
             yield from self._update_known()
 
     def _add_new(self) -> Iterator[Change]:
-        """Write blocks in threads, some ahead. This thread commits them in order, without a look at stored rows."""
+        """Write blocks in threads, some ahead. This thread commits several at once, without a look at stored rows."""
         ahead: deque[Future[list[NewFile]]] = deque()
+        written: list[NewFile] = []
+        blocks = 0
         with ThreadPoolExecutor(self._threads) as pool:
             try:
                 for start, block in self._source.blocks():
@@ -154,13 +158,19 @@ class Importer:
                         continue
                     ahead.append(pool.submit(self._write, start, block))
                     if len(ahead) > self._threads:
-                        yield self._add(ahead[0].result())
+                        written += ahead[0].result()
                         ahead.popleft()
+                        blocks += 1
+                    if blocks == BLOCKS_PER_COMMIT:
+                        yield self._add(written)
+                        written, blocks = [], 0
                 while ahead:
-                    yield self._add(ahead[0].result())
+                    written += ahead[0].result()
                     ahead.popleft()
+                if written:
+                    yield self._add(written)
             except BaseException:
-                self._abandon(ahead)
+                self._abandon(written, ahead)
                 raise
 
     def _write(self, start: int, block: Block) -> list[NewFile]:
@@ -190,12 +200,12 @@ class Importer:
             change = Change(added, replaced, change.unchanged + other.unchanged)
         return change
 
-    def _abandon(self, ahead: Sequence[Future[list[NewFile]]]) -> None:
+    def _abandon(self, written: Sequence[NewFile], ahead: Sequence[Future[list[NewFile]]]) -> None:
         """Delete the files of blocks that no version names. Where the store cannot be reached, `vacuum` does later."""
-        written = [future.result() for future in ahead if not future.cancel() and future.exception() is None]
+        others = [future.result() for future in ahead if not future.cancel() and future.exception() is None]
         with contextlib.suppress(EmbedpipeError, OSError):
             live = {file.path for file in self._store.refresh().table.files}
-            for path in [file.action.path for files in written for file in files]:
+            for path in [file.action.path for files in (written, *others) for file in files]:
                 if path not in live:
                     self._store.table.delete_file(path)
 
