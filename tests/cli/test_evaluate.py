@@ -114,7 +114,7 @@ def test_published_protocol(store: Path) -> None:
         (("--group", "patient"), "has no column 'patient' (--group)"),
         (("--metric", "r2"), "metric must be one of accuracy, balanced_accuracy"),
         (("--task", "multilabel"), "task must be classification or regression, got 'multilabel'"),
-        (("--margin", "-1"), "--margin must be >= 0, got -1.0"),
+        (("--margin", "-1"), "--margin must be >= 0 and at most 1e+18, got -1.0"),
         (("--folds", "1"), "--folds must be >= 2"),
         (("--near-duplicates", "1.01"), "--near-duplicates must be a cosine in (0, 1] or 'off', got 1.01"),
         (("--near-duplicates", "of"), "--near-duplicates must be a cosine in (0, 1] or 'off', got 'of'"),

@@ -23,8 +23,11 @@ from embedpipe.estimators import (
 
 
 def expected_failures(estimator: Any) -> dict[str, str]:
-    """Return the check that needs seven digits where four are solved for; `sklearn.svm.LinearSVC` fails it too."""
-    rough = isinstance(estimator, TunedLogisticRegression)
+    """Return the check that needs seven digits where four are solved for; `sklearn.svm.LinearSVC` fails it too.
+
+    `AutoClassifier` may choose the logistic regression.
+    """
+    rough = isinstance(estimator, TunedLogisticRegression | AutoClassifier)
     return {"check_sample_weight_equivalence_on_dense_data": "solved to four digits"} if rough else {}
 
 
@@ -53,7 +56,7 @@ def test_passes_scikit_learn_estimator_checks(estimator: Any, check: Any) -> Non
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 @pytest.mark.no_cover
-@parametrize_with_checks([AutoClassifier(cv=2)])
+@parametrize_with_checks([AutoClassifier(cv=2)], expected_failed_checks=expected_failures)
 def test_auto_passes_scikit_learn_estimator_checks(estimator: Any, check: Any) -> None:
     check(estimator)
 

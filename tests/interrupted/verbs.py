@@ -251,8 +251,11 @@ VERBS: dict[str, Verb] = {
     "embed and prune": Verb(_changed, lambda folder: _embed(folder, prune=True), _store),
     "label": Verb(_labelled, _set_labels, _store),
     "compact": Verb(_in_files, lambda folder: embedpipe.FeatureStore(folder / "store").compact(), _store),
-    "vacuum": Verb(
-        _in_files, lambda folder: embedpipe.FeatureStore(folder / "store").vacuum(older_than_hours=0), _store
+    "vacuum": Verb(  # which only deletes
+        _in_files,
+        lambda folder: embedpipe.FeatureStore(folder / "store").vacuum(older_than_hours=0),
+        _store,
+        full=False,
     ),
     "forget": Verb(_in_files, _forget, _store),
     "repair": Verb(_damaged, lambda folder: embedpipe.repair(folder / "store"), _readable),
