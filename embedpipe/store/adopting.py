@@ -79,13 +79,7 @@ def adopt(
         Paths of data files that hold none of the ids. The paths of the added files are added to it.
     note : mapping, optional
         Metadata of the commit, as in `KeyedTable.upsert`.
-
-    Raises
-    ------
-    StoreError
-        A file is not in the folder of the table.
     """
-    _require_present(table, files)
     for schema in {file.schema for file in files}:
         table.add_columns(schema)
     paths = {file.action.path for file in files}
@@ -103,8 +97,11 @@ def adopt(
 
 
 @outages_raised()
-def _require_present(table: KeyedTable, files: Sequence[NewFile]) -> None:
-    """Refuse files that are not there: another machine may have a folder of its own under the same path."""
+def require_present(table: KeyedTable, files: Sequence[NewFile]) -> None:
+    """Refuse files of other processes that are not there: their machine may have a folder of its own under this path.
+
+    Raises StoreError.
+    """
     infos = table.fs.get_file_info([f"{table.base}/{file.action.path}" for file in files])
     missing = [file for file, info in zip(files, infos, strict=True) if info.size != file.action.size]
     if missing:

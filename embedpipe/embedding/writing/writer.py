@@ -18,7 +18,7 @@ from embedpipe.embedding.writing.rows import RowAssembler
 from embedpipe.errors import Failure
 from embedpipe.sources.listing import Listing
 from embedpipe.store import FeatureStore
-from embedpipe.store.adopting import adopt
+from embedpipe.store.adopting import adopt, require_present
 from embedpipe.store.editing.labelling import Outcome
 from embedpipe.store.keyed_table import KeyedTable
 
@@ -177,5 +177,7 @@ class RowWriter:
     def _adopt(self, written: list[Written]) -> list[Written]:
         """Commit the files of workers. Return those whose rows are to be written as others are: the store has some."""
         new = {id(message.file): message for message in written if not message.known}
-        left = adopt(self._store.table, [m.file for m in new.values()], self._trusted, self._note()) if new else []
+        table, files = self._store.table, [message.file for message in new.values()]
+        require_present(table, files)
+        left = adopt(table, files, self._trusted, self._note()) if files else []
         return [message for message in written if message.known] + [new[id(file)] for file in left]
