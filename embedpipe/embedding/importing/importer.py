@@ -36,7 +36,8 @@ from embedpipe.store.keyed_table import KeyedTable
 from embedpipe.store.layers.projections import project
 from embedpipe.store.schema import VECTOR, conform, differing_rows
 
-#: Threads that write or compare files. Each holds a block in the order of ids, and a part of the file.
+#: Threads that write or compare files, one more than cores, as some wait for the disk. Each holds a block in the order
+#: of ids, and a part of the file.
 MOST_THREADS = 4
 #: Blocks whose files are added in one commit, which takes as long as writing a tenth of a block.
 BLOCKS_PER_COMMIT = 8
@@ -126,7 +127,7 @@ class Importer:
         self._rows = RowAssembler(values, store.spec.title, store, excerpts=False)
         self._ids = listed.column("id").combine_chunks()
         self._trusted = {file.path for file in known.all_files}
-        self._threads = min(usable_cores(), MOST_THREADS)
+        self._threads = min(usable_cores() + 1, MOST_THREADS)
         self._of_thread = threading.local()
         self._note = {
             "embedpipe.run": json.dumps(

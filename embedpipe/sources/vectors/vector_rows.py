@@ -174,7 +174,7 @@ def _checked_ids(column: pa.ChunkedArray, name: str, source: VectorSource) -> pa
     empty = np.flatnonzero(np.asarray(pc.fill_null(pc.equal(ids, ""), True)))
     if len(empty):
         raise SourceError(f"every vector must have an id, and that of row {empty[0] + 1} of {source.name} is empty")
-    if pc.all(pc.less(ids[:-1], ids[1:])).as_py() is not False or pc.count_distinct(ids).as_py() == len(ids):
+    if pc.all(pc.less(ids[:-1], ids[1:])).as_py() is not False or len(ids.unique()) == len(ids):
         return ids
     counts = pc.value_counts(ids)
     twice = counts.filter(pc.greater(pc.struct_field(counts, "counts"), 1))
