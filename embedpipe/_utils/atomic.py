@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from embedpipe._utils.machine.permissions import closed
 from embedpipe.errors import EmbedpipeError, WriteError
 
 #: Arguments of Linux's `renameat2`: paths relative to the working folder, and the flag that exchanges two paths.
@@ -76,6 +77,8 @@ def names_file(path: Path) -> Iterator[None]:
         yield
     except EmbedpipeError:
         raise
+    except PermissionError as error:
+        raise WriteError(f"cannot write {os.fspath(path)!r}: {closed(error.filename or path)}") from error
     except OSError as error:
         raise WriteError(
             f"cannot write {os.fspath(path)!r}: {error}. Make room, or choose another place, and run this again"

@@ -7,6 +7,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from embedpipe._utils.atomic import check_writable
+from embedpipe._utils.machine.permissions import closed
 from embedpipe.errors import UsageError
 
 #: What `embedpipe fit` and `embedpipe export` make.
@@ -50,11 +51,16 @@ def but_is(path: str | os.PathLike[str]) -> str:
 
 
 def check_name(path: str | os.PathLike[str]) -> Path:
-    """Return a local path. Raises UsageError for a name that no file or folder can have, such as one of 300 letters."""
+    """Return a local path.
+
+    Raises UsageError for a name that no file or folder can have, such as one of 300 letters, or below a closed folder.
+    """
     try:
         os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError, PermissionError):
+    except (FileNotFoundError, NotADirectoryError):
         pass
+    except PermissionError as error:
+        raise UsageError(closed(path)) from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{os.fspath(path)!r:.300} cannot be the name of a file or folder: {reason}") from error

@@ -10,13 +10,14 @@ import select
 import sys
 import traceback
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
+from embedpipe._utils.machine.permissions import closed
 from embedpipe._utils.option_names import command_line, set_by
 from embedpipe._utils.options import typed_fields
 from embedpipe.backbones.options import BackboneOptions, ReloadOptions
@@ -233,10 +234,21 @@ def _outcome_as_json(command: Callable[..., int | None], values: dict[str, Any])
     return code, error
 
 
+@contextlib.contextmanager
+def _denials_raised() -> Iterator[None]:
+    """Raise an EmbedpipeError that says what must hold in place of a PermissionError of the block."""
+    try:
+        yield
+    except PermissionError as error:
+        if not isinstance(error.filename, str):
+            raise
+        raise EmbedpipeError(closed(error.filename)) from error
+
+
 def _outcome(command: Callable[..., int | None], values: dict[str, Any]) -> tuple[int, BaseException | None]:
     """Run a command. Return its exit code, and the error that ended it, whose message is printed."""
     try:
-        with outages_raised():
+        with outages_raised(), _denials_raised():
             return command(**values) or ExitCode.DONE, None
     except KeyboardInterrupt as error:
         resumes = command.__name__ in ("embed", "finetune", "benchmark", "advise", "run")

@@ -35,6 +35,7 @@ import numpy.typing as npt
 from embedpipe._utils.atomic import whole_folder
 from embedpipe._utils.checksums import file_sha256, with_checksum, without_checksum
 from embedpipe._utils.folder_kinds import HEAD, but_is, check_replaceable
+from embedpipe._utils.machine.permissions import closed
 from embedpipe._utils.machine.regular_files import read_regular
 from embedpipe._utils.version import __version__, other_format
 from embedpipe.backbones.spec import BackboneSpec
@@ -131,6 +132,8 @@ def read_head(path: str | Path, *, trust: bool = False) -> dict[str, Any]:
     for _ in range(READS):
         try:
             return _read(folder, manifest, trust)
+        except PermissionError as error:
+            raise HeadError(f"cannot open the head {str(folder)!r}: {closed(error.filename)}") from error
         except HeadError:
             # Another process may have replaced the head while it was read.
             if (newest := read_manifest(folder)) == manifest:
@@ -204,12 +207,18 @@ def _check_predicts(estimator: Any, dim: int, folder: Path) -> None:
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Return the values of the manifest of a head. Raises HeadError if there is none, or it is damaged."""
-    if not os.path.lexists(folder):
-        raise HeadError(f"there is no head at {str(folder)!r}: `embedpipe fit STORE --to FOLDER` makes one")
+    try:
+        os.lstat(folder)
+    except PermissionError as error:
+        raise HeadError(f"cannot open the head {str(folder)!r}: {closed(folder)}") from error
+    except OSError as error:
+        raise HeadError(f"there is no head at {str(folder)!r}: `embedpipe fit STORE --to FOLDER` makes one") from error
     if folder.is_file():
         raise HeadError(f"{str(folder)!r} is a file, and a head is a folder, as `embedpipe fit --to FOLDER` makes it")
     try:
         manifest = json.loads(read_regular(folder / MANIFEST))
+    except PermissionError as error:
+        raise HeadError(f"cannot open the head {str(folder)!r}: {closed(folder / MANIFEST)}") from error
     except OSError as error:
         reason = "" if isinstance(error, FileNotFoundError) else f" ({error})"
         raise HeadError(

@@ -27,6 +27,7 @@ from deltalake.transaction import AddAction, RemoveAction
 from embedpipe._utils.atomic import check_writable, sync
 from embedpipe._utils.checksums import HashedFile, checksum
 from embedpipe._utils.folder_kinds import check_name
+from embedpipe._utils.machine.permissions import closed
 from embedpipe._utils.machine.regular_files import open_regular
 from embedpipe.errors import StoreError, UsageError
 from embedpipe.sources.access.outage import one_line, refusal
@@ -72,7 +73,10 @@ def index_folder(path: str) -> Path | None:
 
 
 def refuse_misread(path: str) -> str:
-    """Raise UsageError for a path that delta-rs misreads: it decodes percent signs twice, and splits at backslashes."""
+    """Raise UsageError for a path that delta-rs misreads: it decodes percent signs twice, and splits at backslashes.
+
+    Raises StoreError as `refuse_pipes`.
+    """
     if "://" not in path and "\\" in path and os.sep == "/":
         raise UsageError(f"the path of a store must not hold a backslash, got {path!r}: give another folder")
     if "://" not in path and re.search("%[0-9A-Fa-f]{2}", path):
@@ -84,17 +88,31 @@ def refuse_misread(path: str) -> str:
 
 
 def refuse_pipes(path: str) -> None:
-    """Raise StoreError if the log of a local store has named pipes or devices, for which delta-rs would wait."""
-    with contextlib.suppress(OSError), os.scandir(Path(path, "_delta_log")) as entries:
-        for entry in entries:
-            if not entry.is_file() and not entry.is_dir():
-                raise StoreError(f"{entry.path!r} in the log of {path!r} is not a file: copy the store again")
+    """Raise StoreError if the log of a local store has named pipes or devices, for which delta-rs would wait.
+
+    Also if this user may not open it: delta-rs would take the store for missing or damaged.
+    """
+    try:
+        with os.scandir(Path(path, "_delta_log")) as entries:
+            for entry in entries:
+                if not entry.is_file() and not entry.is_dir():
+                    raise StoreError(f"{entry.path!r} in the log of {path!r} is not a file: copy the store again")
+    except PermissionError as error:
+        raise StoreError(f"cannot open {path!r}: {closed(error.filename)}") from error
+    except OSError:
+        return  # what is wrong with it is said by those who open it
 
 
 def open_input(fs: pafs.FileSystem, path: str) -> pa.NativeFile:
-    """Open a data file to read its bytes. Raises OSError, also for a local one that is no regular file."""
+    """Open a data file to read its bytes. Raises OSError, also for a local one that is no regular file.
+
+    Raises StoreError for one that this user may not open: it is not damaged.
+    """
     if isinstance(fs, pafs.LocalFileSystem):
-        open_regular(path).close()
+        try:
+            open_regular(path).close()
+        except PermissionError as error:
+            raise StoreError(f"cannot read a file of the store: {closed(path)}") from error
     return fs.open_input_file(path)
 
 

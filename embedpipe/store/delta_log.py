@@ -22,6 +22,7 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from embedpipe._utils.atomic import sync
 from embedpipe._utils.checksums import checksum
+from embedpipe._utils.machine.permissions import closed, first_closed
 from embedpipe._utils.machine.regular_files import read_regular
 from embedpipe.errors import StoreError
 from embedpipe.sources.access.outage import outages_raised, refusal
@@ -138,8 +139,9 @@ def is_newest(delta: DeltaTable, path: str) -> bool:
 
 def unreadable(error: Exception, path: str, log: LocalLog | None) -> StoreError:
     """Return the error for a log that delta-rs cannot read, with the name of the file that is damaged."""
-    if refusal(str(error)):
-        return StoreError(f"cannot open {path!r}: {reason(error)}")
+    place = first_closed(log.folder) if log else None
+    if place or refusal(str(error)):
+        return StoreError(f"cannot open {path!r}: {closed(place) if place else reason(error)}")
     name = log.damaged_file() if log else ""
     what = f"{name} in the log of {path!r} is damaged" if name else f"the log of {path!r} cannot be read"
     return damaged(path, f"{what}: {reason(error)}")
@@ -331,8 +333,7 @@ class LocalLog:
                     json.loads(read_regular(path))
             except (OSError, ValueError, RecursionError, pa.ArrowException):
                 return path.name
-        checkpoint = self.checkpoint()
-        for version in (each for each in self.versions() if each >= checkpoint):
+        for version in [each for each in self.versions() if each >= self.checkpoint()]:
             try:
                 pa.schema(DeltaTable(str(self.table), version=version).schema())
             except Exception:  # delta-rs raises many types
@@ -342,8 +343,7 @@ class LocalLog:
 
     def where_named(self, name: str) -> str:
         """Return the part of the log that names a data file, for a message."""
-        entries = (self.entry(version) for version in self.versions())
-        found = [path.name for path in entries if name.encode() in path.read_bytes()]
+        found = [path.name for path in map(self.entry, self.versions()) if name.encode() in path.read_bytes()]
         found += self._checkpoints(self.checkpoint())
         return f"{found[0]} in the log" if found else "the log"
 

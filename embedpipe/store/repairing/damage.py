@@ -18,12 +18,15 @@ from embedpipe.store.keyed_table import KeyedTable
 def find_damage(table: KeyedTable, files: Iterable[DataFile] | None = None) -> Iterator[tuple[DataFile, str | None]]:
     """Yield each data file, by default of the table's version, and what is wrong with it.
 
-    All bytes are read, and compared with the file's name, the log and the schema.
+    All bytes are read, and compared with the file's name, the log and the schema. Raises StoreError for a file that
+    this user may not open, of which nothing can be said.
     """
     for file in table.files if files is None else files:
         try:
             yield file, _damage(table, file)
         except (StoreError, OSError, UnicodeDecodeError, pa.ArrowException) as error:
+            if isinstance(error.__cause__, PermissionError):
+                raise
             yield file, str(error.__cause__ or error)
 
 

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from embedpipe._utils.atomic import names_file
 from embedpipe._utils.folder_kinds import check_name
+from embedpipe._utils.machine.permissions import closed, first_closed
 from embedpipe._utils.messages.counting import counted
 from embedpipe._utils.progress import Progress
 from embedpipe.errors import StoreError, StoreNotFoundError
@@ -92,6 +93,8 @@ def repair(store: str | Path, *, progress: bool | None = None) -> RepairReport:
     """
     path = table_path(store)
     folder = local_path(path)
+    if folder is not None and (place := first_closed(folder)):  # it is not damaged, and its rows are not lost
+        raise StoreError(f"cannot repair {path!r}: {closed(place)}")
     if folder is not None and not (check_name(folder) / "_delta_log").is_dir():
         raise StoreNotFoundError(f"there is no feature store at {path!r}: create one with `embedpipe embed`")
     with names_file(Path(path)):
