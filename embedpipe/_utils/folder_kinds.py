@@ -20,6 +20,11 @@ KINDS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("backbone.safetensors", "result.json"), "the folder of a fine-tuning run"),
     (("model.json", "predict.py"), EXPORTED),
 )
+#: What to do with a kind that was given for a feature store.
+_NO_STORE = {
+    HEAD: "`embedpipe predict` takes it, and `embedpipe.load_head` shows it in Python",
+    EXPORTED: "`embedpipe predict` takes it",
+}
 #: Patterns of the files of folders that are replaced whole, and what file managers leave everywhere.
 FILES = {
     HEAD: ("manifest.json", "head.skops", "neighbours*.faiss", "*.safetensors", "README.md"),
@@ -48,6 +53,12 @@ def but_is(path: str | os.PathLike[str]) -> str:
     """Return what a path is instead, such as ``, but a head``; empty if nothing is there."""
     kind = path_kind(path)
     return f", but {kind}" if kind else ""
+
+
+def no_store(path: str | os.PathLike[str]) -> str:
+    """Return the message of a path that holds no feature store: what it is instead, and what to do."""
+    advice = _NO_STORE.get(path_kind(path), "create one with `embedpipe embed`")
+    return f"there is no feature store at {os.fspath(path)!r}{but_is(path)}: {advice}"
 
 
 def check_name(path: str | os.PathLike[str]) -> Path:

@@ -24,7 +24,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.transaction import AddAction, RemoveAction
 
 from embedpipe._utils.atomic import sync
-from embedpipe._utils.folder_kinds import but_is
+from embedpipe._utils.folder_kinds import no_store
 from embedpipe.errors import ConcurrentWriteError, EmbedpipeError, StoreError, StoreNotFoundError, TemporaryError
 from embedpipe.sources.access.outage import outages_raised, refusal
 from embedpipe.sources.locations import filesystem
@@ -83,9 +83,7 @@ class KeyedTable:
             raise
         except Exception as error:
             if isinstance(error, TableNotFoundError) or (self.log and Path(self.base).is_file()):
-                raise StoreNotFoundError(
-                    f"there is no feature store at {path!r}{but_is(path)}: create one with `embedpipe embed`"
-                ) from error
+                raise StoreNotFoundError(no_store(path)) from error
             newest = -1 if version is None else KeyedTable(path).version
             if version is None or 0 <= version <= newest:
                 raise delta_log.unreadable(error, path, self.log) from error

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from embedpipe._utils.atomic import names_file
-from embedpipe._utils.folder_kinds import check_name
+from embedpipe._utils.folder_kinds import check_name, no_store
 from embedpipe._utils.machine.permissions import closed, first_closed
 from embedpipe._utils.messages.counting import counted
 from embedpipe._utils.progress import Progress
@@ -96,7 +96,7 @@ def repair(store: str | Path, *, progress: bool | None = None) -> RepairReport:
     if folder is not None and (place := first_closed(folder)):  # it is not damaged, and its rows are not lost
         raise StoreError(f"cannot repair {path!r}: {closed(place)}")
     if folder is not None and not (check_name(folder) / "_delta_log").is_dir():
-        raise StoreNotFoundError(f"there is no feature store at {path!r}: create one with `embedpipe embed`")
+        raise StoreNotFoundError(no_store(path))
     with names_file(Path(path)):
         done: list[str] = []
         try:
