@@ -115,6 +115,7 @@ def tune(
     target: float,
     k: Sequence[int] = (10,),
     n_jobs: int | None = None,
+    advance: Callable[[], None] = lambda: None,
 ) -> tuple[Tuning, Recall]:
     """Choose how a search uses the cells, and measure its recall.
 
@@ -133,6 +134,8 @@ def tune(
     k : sequence of int
         Numbers of neighbours, ascending. The recall is that of the first.
     n_jobs : int, optional
+    advance : callable
+        Called after each measurement of a recall.
 
     Returns
     -------
@@ -157,7 +160,9 @@ def tune(
     def shares(size: int, probes: int, candidates: int) -> Scores:
         # Without the gate, as its own quantile would decide for these rows.
         search = NearRows(rows, metric, cells, Tuning((size,), (probes,), candidates, NO_GATE))
-        return calibration[size].shares(search, size)
+        found = calibration[size].shares(search, size)
+        advance()
+        return found
 
     probes: list[int] = []
     candidates = CANDIDATES[0]
@@ -170,6 +175,7 @@ def tune(
         held_out = np.sort(order[count * attempt : count * (attempt + 1)])
         sample = _Sample(rows, held_out, sizes[0], metric, n_jobs)
         recall = measured(sample.shares(NearRows(rows, metric, cells, tuning), sizes[0]), sizes[0])
+        advance()
         if recall.at_least >= target or attempt == ATTEMPTS or count * (attempt + 2) > len(rows):
             break
         tuning = replace(tuning, probes=tuple(min(every, -(-3 * each // 2)) for each in tuning.probes))

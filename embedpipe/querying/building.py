@@ -18,7 +18,7 @@ from embedpipe.errors import UsageError
 from embedpipe.neighbours import NearRows, faiss_alone, make_cells, measure_recall, nearest_rows, normalised, tune
 from embedpipe.neighbours.cells import BITS, add_rows, bytes_a_row, cell_count, padded_dim, unevenness
 from embedpipe.neighbours.exact import Vectors
-from embedpipe.querying.options import IndexOptions
+from embedpipe.querying.options import MOST_RECALL, IndexOptions
 from embedpipe.querying.saved_index import MANIFEST, METRIC, Figures, Manifest, SavedIndex, move_to_version, write_index
 from embedpipe.report.drawing.wording import counted
 from embedpipe.store import FeatureStore
@@ -52,9 +52,8 @@ def build_index(
     start = time.perf_counter()
     with show.step("dividing rows into cells", len(store), "rows") as advance:
         cells = make_cells(vectors, METRIC, bits, advance=advance)
-    with show.step("choosing how many cells to search", 1, "choices") as advance:
-        tuning, recall = tune(vectors, METRIC, cells, options.recall, NEIGHBOURS)
-        advance()
+    with show.step("choosing how many cells to search", None, "trials") as advance:
+        tuning, recall = tune(vectors, METRIC, cells, options.recall, NEIGHBOURS, advance=advance)
     seconds = time.perf_counter() - start
     if recall.mean < options.recall:
         raise UsageError(
@@ -103,7 +102,7 @@ def update_index(
     def rebuild(why: str) -> SavedIndex:
         show.say(f"the index of {store.path!r} is built anew: {why}")
         memory = None if manifest.memory is None else str(manifest.memory)
-        return build_index(store, layers, vectors, IndexOptions(manifest.target, memory), show)
+        return build_index(store, layers, vectors, IndexOptions(min(manifest.target, MOST_RECALL), memory), show)
 
     changed = manifest.changed + len(loose) + len(removed)
     if changed > MOST_CHANGED * manifest.built_rows:

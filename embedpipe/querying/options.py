@@ -42,6 +42,10 @@ class SearchOptions:
             raise UsageError(f"{option('k')} must be an integer >= 1, got {self.k!r}")
 
 
+#: The largest recall that `neighbours.tuning` can choose cells for: none of its 10,000 queries misses a row then.
+MOST_RECALL = 0.9995
+
+
 @dataclass(frozen=True, slots=True)
 class IndexOptions:
     """Options of a saved index: the recall that it promises, and its size.
@@ -51,7 +55,7 @@ class IndexOptions:
 
     recall: float = field(
         default=0.95,
-        metadata={"help": "Share of the 10 nearest rows to find, with 95 % confidence: above 0 and below 1."},
+        metadata={"help": "Share of the 10 nearest rows to find, with 95 % confidence: above 0, at most 0.9995."},
     )
     memory: str | None = field(
         default=None,
@@ -59,10 +63,11 @@ class IndexOptions:
     )
 
     def __post_init__(self) -> None:
-        if isinstance(self.recall, bool) or not isinstance(self.recall, int | float) or not 0 < self.recall < 1:
+        is_number = isinstance(self.recall, int | float) and not isinstance(self.recall, bool)
+        if not is_number or not 0 < self.recall <= MOST_RECALL:
             raise UsageError(
-                f"{option('recall')} must be above 0 and below 1, got {self.recall!r}: to find all, search with "
-                f"{option('exact', True)}"
+                f"{option('recall')} must be above 0 and at most {MOST_RECALL}, the most that 10,000 queries can show, "
+                f"got {self.recall!r}: to find all, search with {option('exact', True)}"
             )
         _ = self.memory_bytes
 

@@ -39,9 +39,15 @@ def test_index_prints_what_it_measured_and_searches_use_it(store: Path) -> None:
 
 def test_bad_options_name_the_command_line(store: Path) -> None:
     refused = run("index", store, "--recall", "1")
-    assert (refused.exit_code, "--recall must be above 0 and below 1, got 1.0" in refused.stderr) == (2, True)
+    assert (refused.exit_code, "--recall must be above 0 and at most 0.9995" in refused.stderr) == (2, True)
     refused = run("index", store, "--memory", "10B")
     assert (refused.exit_code, "--memory must be at least" in refused.stderr) == (2, True)
+
+
+def test_trials_of_cells_are_counted_as_progress(store: Path) -> None:
+    lines = [json.loads(line) for line in run("index", store, "--rebuild", "--log", "json").stderr.splitlines()]
+    counts = [line["done"] for line in lines if line.get("step") == "choosing how many cells to search"]
+    assert counts[-1] > 1
 
 
 @pytest.mark.parametrize("kind", ["file", "link to nothing"])

@@ -31,7 +31,8 @@ from embedpipe.neighbours.cells import (
     unevenness,
 )
 from embedpipe.neighbours.exact import METRICS, Metric
-from embedpipe.neighbours.tuning import NO_GATE, lower_bound
+from embedpipe.neighbours.tuning import MOST_SAMPLE, NO_GATE, Z, lower_bound
+from embedpipe.querying.options import MOST_RECALL
 
 
 def mixture(rows: int, seed: int, metric: Metric, dim: int = 13) -> npt.NDArray[np.float32]:
@@ -235,3 +236,8 @@ def test_bound_is_below_one_without_a_miss_and_covers_the_mean() -> None:
     shares = rng.binomial(10, 0.96, (400, 500)) / 10
     covered = np.mean([lower_bound(each) <= 0.96 for each in shares])
     assert covered >= 0.93
+
+
+def test_largest_recall_that_may_be_asked_for_can_be_shown() -> None:
+    perfect = lower_bound(np.ones(MOST_SAMPLE), Z * (1 + 2**0.5))
+    assert perfect - 1e-5 < MOST_RECALL <= perfect

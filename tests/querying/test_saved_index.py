@@ -353,8 +353,9 @@ def test_size_is_kept_within_the_limit(copied: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"recall": 1.0}, "recall must be above 0 and below 1, got 1.0: to find all"),
-        ({"recall": 0}, "recall must be above 0 and below 1, got 0"),
+        ({"recall": 1.0}, "recall must be above 0 and at most 0.9995, .* got 1.0: to find all"),
+        ({"recall": 0.9999}, "recall must be above 0 and at most 0.9995, the most that 10,000 queries can show"),
+        ({"recall": 0}, "recall must be above 0 and at most 0.9995, .* got 0:"),
         ({"memory": "much"}, "memory must be a size such as 500MB, 2GB or 2GiB, got 'much'"),
         ({"layer": "conv"}, "has no layer 'conv'"),
     ],
