@@ -49,8 +49,8 @@ def parse_arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if any(arguments.to.resolve().is_relative_to(Path(x).resolve()) for x in (arguments.source, arguments.target)):
         parser.error(f"--to must not be inside a folder of photos, got {arguments.to}")
-    if min(arguments.photos, arguments.per_class, arguments.test) < 1:
-        parser.error("--photos, --per-class and --test must be >= 1")
+    if min(arguments.photos, arguments.per_class, arguments.test) < 1 or not 0 <= arguments.seed < 2**32:
+        parser.error("--photos, --per-class and --test must be >= 1, and --seed >= 0 and < 2^32")
     return arguments
 
 

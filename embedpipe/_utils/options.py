@@ -19,6 +19,8 @@ from embedpipe.errors import UsageError, suggest
 
 #: The precisions in which a network can run.
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
+#: How many seeds there are. NumPy's older generators take those from 0; what is derived from a seed is taken modulo it.
+SEEDS = 2**32
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -120,9 +122,7 @@ def _typed(name: str, value: Any, type_: Any) -> Any:
                 return (value,)
         elif part in (int, float):
             if _is_number(value, part):
-                if name == "seed" and not 0 <= value < 2**32:  # what NumPy's older generators take
-                    raise UsageError(f"{option(name)} must be {'>= 0' if value < 0 else '< 2^32'}, got {value}")
-                return part(value)
+                return check_seed(value) if name == "seed" else part(value)
         elif part is bool:
             if isinstance(value, bool | np.bool_):
                 return bool(value)
@@ -132,6 +132,15 @@ def _typed(name: str, value: Any, type_: Any) -> Any:
     kinds = [word for part in parts if (word := words_of.get(part))]
     words = [repr(word) for part in parts if typing.get_origin(part) is Literal for word in typing.get_args(part)]
     raise UsageError(f"{option(name)} must be {' or '.join([*words, *kinds])}, got {value!r}")
+
+
+def check_seed(value: Any) -> int:
+    """Return a seed below `SEEDS`. Raises UsageError for anything else."""
+    if not _is_number(value, int):
+        raise UsageError(f"{option('seed')} must be {_TYPE_WORDS[int]}, got {value!r}")
+    if not 0 <= value < SEEDS:
+        raise UsageError(f"{option('seed')} must be {'>= 0' if value < 0 else '< 2^32'}, got {value}")
+    return int(value)
 
 
 def _is_number(value: Any, kind: type) -> bool:

@@ -234,3 +234,19 @@ def test_wrong_arrays_are_refused(change: dict[str, Any], message: str) -> None:
 def test_unknown_protocol_is_refused() -> None:
     with pytest.raises(UsageError, match=r"unknown protocol 'dino_knn'.*dino-knn"):
         run_protocol("dino_knn", *problem())
+
+
+@pytest.mark.parametrize("protocol", ["few-shot", "mteb-cls", "clip-lp"])
+def test_the_largest_seed_works(protocol: str) -> None:
+    largest = run_protocol(protocol, *problem(60, 30), seed=2**32 - 1)
+    assert largest.metrics
+    assert all(0 <= seed < 2**32 for seed in largest.settings.get("seeds", []))
+
+
+@pytest.mark.parametrize(
+    ("seed", "message"),
+    [(-1, "seed must be >= 0, got -1"), (2**32, r"seed must be < 2\^32, got"), (0.5, "seed must be an integer, got")],
+)
+def test_seeds_out_of_range_are_refused(seed: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        run_protocol("few-shot", *problem(60, 30), seed=seed)

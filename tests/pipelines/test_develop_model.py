@@ -124,6 +124,7 @@ def test_bad_usage_gives_exit_code_2_and_the_reason(
         (source, tmp_path / "nowhere", tmp_path / "to", [], "nowhere"),
         (source, target, tmp_path / "to", ["--per-class", "99"], "lower --per-class"),
         (source, target, tmp_path / "to", ["--test", "0"], "must be >= 1"),
+        (source, target, tmp_path / "to", ["--seed", str(2**32)], "--seed >= 0 and < 2^32"),
         (source, target, target / "to", [], "--to must not be inside a folder of photos"),
     ):
         done = develop(one, other, to, "--backbone", TINY, *options)

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from scipy.stats import t as student
 from sklearn.model_selection import StratifiedKFold
 
+from embedpipe._utils.options import SEEDS
 from embedpipe.estimators.linear.logistic_regression import TunedLogisticRegression
 from embedpipe.evaluation.protocols.problem import Outcome, Problem, Rows, first_of_each_class
 from embedpipe.splits.inner import FOLDS
@@ -37,8 +38,8 @@ def run(problem: Problem) -> Outcome:
     predicted: dict[str, Rows] = {}
     rows = np.zeros((len(counts), DRAWS), np.int64)
     chosen: list[list[float]] = [[] for _ in counts]
-    for draw in range(DRAWS):
-        seed = problem.seed * DRAWS + draw
+    seeds = [(problem.seed * DRAWS + draw) % SEEDS for draw in range(DRAWS)]
+    for draw, seed in enumerate(seeds):
         order = np.random.default_rng(seed).permutation(len(y))
         for i, count in enumerate(counts):
             drawn = first_of_each_class(order, y, count)
@@ -59,7 +60,7 @@ def run(problem: Problem) -> Outcome:
     settings = {
         "head": "TunedLogisticRegression",
         "draws": DRAWS,
-        "seeds": [problem.seed * DRAWS + draw for draw in range(DRAWS)],
+        "seeds": seeds,
         "interval": "95 %, for other draws and other test rows",
     }
     return Outcome(metrics, settings, details, predicted)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from embedpipe._utils.options import check_seed
 from embedpipe.errors import UsageError, suggest
 from embedpipe.evaluation.protocols import clip_lp, dino_knn, few_shot, mteb_cls, retrieval
 from embedpipe.evaluation.protocols.problem import Protocol, ProtocolResult, make_problem
@@ -81,7 +82,7 @@ def run_protocol(
     held_out : bool array (n_train,) or int array, optional
         Training rows of the published validation split, on which ``clip-lp`` chooses C. Other protocols ignore them.
     seed : int, default 0
-        Seed of everything that is drawn, at least 0; ``dino-knn`` draws nothing.
+        Seed of everything that is drawn, from 0 to 2^32 - 1; ``dino-knn`` draws nothing.
 
     Returns
     -------
@@ -90,7 +91,7 @@ def run_protocol(
     Raises
     ------
     UsageError
-        If the protocol is unknown.
+        If the protocol is unknown, or the seed is out of range.
     TrainingDataError
         If the arrays do not fit each other, or there are too few rows or classes.
 
@@ -121,7 +122,7 @@ def predict_by_protocol(
     """Return what `run_protocol` returns, and what it knows of each test row."""
     protocol = find_protocol(name)
     start = time.perf_counter()
-    problem = make_problem(X_train, y_train, X_test, y_test, held_out, seed)
+    problem = make_problem(X_train, y_train, X_test, y_test, held_out, check_seed(seed))
     outcome = protocol.run(problem)
     predicted = {setting: problem.classes[positions] for setting, positions in outcome.predicted.items()}
     result = ProtocolResult(
