@@ -14,6 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import timm
+import torch
 from command import run
 from conftest import TINY, write_photo
 from forked import Forks
@@ -213,6 +215,24 @@ def test_what_does_not_apply_is_refused(store: embedpipe.FeatureStore, photos: P
     imported = embedpipe.import_vectors(np.eye(3, dtype=np.float32), tmp_path / "imported", ids=["a", "b", "c"])
     with pytest.raises(UsageError, match="imported"):
         embedpipe.embed(imported.path, add_layer="conv1")
+
+
+@pytest.mark.parametrize("name", ["timm/test_resnet", "timm/test_resnet.r160_in1k"])
+def test_backbone_of_the_store_may_be_named_with_and_without_its_tag(photos: Path, tmp_path: Path, name: str) -> None:
+    store = embedpipe.embed(photos, tmp_path / "store", backbone="timm/test_resnet", weights="none")
+    assert store.spec.name == "test_resnet.r160_in1k"
+    with pytest.raises(SpecMismatchError, match=r"test_resnet.*resnet18"):
+        embedpipe.embed(store.path, add_layer="layer3", backbone="timm/resnet18", weights="none")
+    added = embedpipe.embed(store.path, add_layer="layer3", backbone=name, weights="none")
+    assert [*added.layers] == ["features", "layer3"]
+
+
+def test_checkpoint_of_the_store_may_be_named(photos: Path, tmp_path: Path) -> None:
+    network = timm.create_model("test_resnet", num_classes=0)
+    torch.save(network.state_dict(), tmp_path / "weights.pt")
+    name = f"checkpoint/{tmp_path / 'weights.pt'}"
+    store = embedpipe.embed(photos, tmp_path / "store", backbone=name, arch="timm/test_resnet")
+    assert [*embedpipe.embed(store.path, add_layer="layer3", backbone=name).layers] == ["features", "layer3"]
 
 
 def test_cells_are_read_by_file_and_row(tmp_path: Path) -> None:

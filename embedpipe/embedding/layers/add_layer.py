@@ -16,6 +16,7 @@ from embedpipe._utils.option_names import option
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.options import DEFAULT, BackboneOptions
 from embedpipe.backbones.pending import PendingBackbone
+from embedpipe.backbones.registry import split_name
 from embedpipe.backbones.reload import options_from_spec
 from embedpipe.embedding.layers.joining import NewRowsError, RowJoin
 from embedpipe.embedding.layers.stored_items import list_stored
@@ -161,14 +162,19 @@ def _backbone_of(store: FeatureStore, given: BackboneOptions) -> BackboneOptions
         )
     is_code = spec.provider == "python"
     name = f"{spec.provider}{':' if is_code else '/'}{spec.name}"
-    if given.backbone and given.backbone.replace(":", ".") != name.replace(":", "."):
+    provider, called = split_name(given.backbone) if given.backbone else (spec.provider, spec.name)
+    # Elsewhere a network has several names, with and without a tag or revision: the one that loads is compared.
+    if provider != spec.provider or (is_code and called.replace(":", ".") != spec.name.replace(":", ".")):
         raise UsageError(
             f"{option('add_layer', ...)} takes the backbone of the store, {name}, got "
             f"{option('backbone', given.backbone)}: leave it out"
         )
     if is_code and not given.backbone:
         raise UsageError(f"the store names Python code to run: give {option('backbone', name)} if you trust it")
-    chosen = options_from_spec(spec, given.weights, frequencies=given.frequencies, trust=is_code)
+    weights = called if given.backbone and provider == "checkpoint" and given.weights == "default" else given.weights
+    chosen = options_from_spec(spec, weights, frequencies=given.frequencies, trust=is_code)
+    if given.backbone and not is_code and provider != "checkpoint":
+        chosen = dataclasses.replace(chosen, backbone=given.backbone)
     return dataclasses.replace(chosen, offline=given.offline)
 
 
