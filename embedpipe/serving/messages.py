@@ -47,7 +47,7 @@ class FindingsKind(BaseModel):
 class StoreInfo(BaseModel):
     """A store. ``key`` names its items, for which row numbers hold; ``at`` is its version; ``label`` can be edited.
 
-    ``words`` says whether items can be searched by words.
+    ``words`` and ``pictures`` say by what items can be searched.
     """
 
     name: str
@@ -56,6 +56,7 @@ class StoreInfo(BaseModel):
     at: int
     modality: Literal["image", "text"]
     words: bool
+    pictures: bool
     backbone: str
     columns: list[Column]
     edit: bool

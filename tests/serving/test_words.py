@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from serving.conftest import Api
 from tiny_clip import write_clip
@@ -15,6 +19,31 @@ from embedpipe.embedding.options import ComputeOptions
 from embedpipe.serving.app import create_app
 from embedpipe.serving.viewing.searching import Searcher
 from embedpipe.serving.viewing.viewer import Viewer
+
+#: Describes a store, and searches it by words and by a picture, where torch cannot be imported.
+WITHOUT_TORCH = """
+import io, json, sys
+sys.modules["torch"] = None
+from PIL import Image
+from starlette.testclient import TestClient
+from embedpipe import FeatureStore
+from embedpipe.backbones.options import ReloadOptions
+from embedpipe.embedding.options import ComputeOptions
+from embedpipe.serving.app import create_app
+from embedpipe.serving.viewing.searching import Searcher
+from embedpipe.serving.viewing.viewer import Viewer
+
+viewer = Viewer(FeatureStore(sys.argv[1]), Searcher(None, ReloadOptions(), ComputeOptions()))
+client = TestClient(create_app(viewer), base_url="http://127.0.0.1:8700")
+info = client.get("/api/store").json()
+picture = io.BytesIO()
+Image.new("RGB", (8, 8)).save(picture, "PNG")
+answers = [
+    client.post("/api/queries/words", params={"key": info["key"]}, json={"words": "a cat"}),
+    client.post("/api/queries/picture", params={"key": info["key"]}, content=picture.getvalue()),
+]
+print(json.dumps([info["words"], info["pictures"], *(answer.json()["error"] for answer in answers)]))
+"""
 
 
 def check(store: embedpipe.FeatureStore, words: str, weights: str = "default") -> Searcher:
@@ -45,3 +74,13 @@ def test_texts_are_found_by_words(tmp_path: Path) -> None:
     backbone = "python:tiny_text_backbone.make"
     store = embedpipe.embed(texts, tmp_path / "s", backbone=backbone, modality="text", progress=False)
     check(store, "a blue cat")
+
+
+@pytest.mark.parametrize("modality", ["image", "text"])
+def test_imported_store_refuses_queries_without_torch(tmp_path: Path, modality: str) -> None:
+    vectors = np.eye(4, dtype=np.float32)
+    embedpipe.import_vectors(vectors, tmp_path / "s", ids=[*"abcd"], name="openai/ada", modality=modality)
+    command = [sys.executable, "-c", WITHOUT_TORCH, str(tmp_path / "s")]
+    words, pictures, *errors = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert (words, pictures) == (False, False)
+    assert all("the vectors were imported, from 'openai/ada'" in error for error in errors)

@@ -11,9 +11,10 @@ export function setUpSearch(info, notice) {
   tell = notice;
   const words = $("words");
   words.disabled = !info.words;
-  if (!info.words) words.placeholder = "Drop, paste or pick a picture to search";
+  if (!info.words && !info.pictures) words.placeholder = "Click an item to search: no backbone made these vectors";
+  else if (!info.words) words.placeholder = "Drop, paste or pick a picture to search";
   else words.placeholder = info.modality === "text" ? "Search by words" : "Search by words, or drop a picture";
-  $("pick").hidden = info.modality === "text";
+  $("pick").hidden = !info.pictures;
   $("search").addEventListener("submit", (event) => {
     event.preventDefault();
     if (words.value.trim()) byWords(words.value.trim());

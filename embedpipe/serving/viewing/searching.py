@@ -129,13 +129,14 @@ class Searcher:
         return query
 
     def _vector(self, collection: Collection, item: Any, modality: Modality) -> npt.NDArray[np.float32]:
-        from embedpipe.embedding import stream_vectors  # these need torch, which looking at a store does not
         from embedpipe.querying.queries import load_query_backbone
 
         index = self.index(collection)
         kind = (collection.store.spec.fingerprint(), modality)
         if kind not in self._backbones:
             self._backbones[kind] = load_query_backbone(index, modality, self._reload, self._compute)
+        from embedpipe.embedding import stream_vectors  # needs torch, which looking and refusing a query do not
+
         listing = open_source([item], modality=modality)
         for message in stream_vectors(listing, self._backbones[kind], self._compute, Progress(False)):
             if isinstance(message, Failure):

@@ -216,6 +216,7 @@ class Viewer:
             "at": collection.version,
             "modality": spec.modality,
             "words": _takes_words(spec),
+            "pictures": spec.modality == "image" and not spec.is_imported,
             "backbone": f"{spec.provider}/{spec.name}",
             "columns": columns,
             "edit": self.edit,
@@ -275,8 +276,8 @@ def _carry_over(old: Collection, new: Collection) -> None:
 
 
 def _takes_words(spec: BackboneSpec) -> bool:
-    if spec.modality == "text":
-        return True
+    if spec.modality == "text" or spec.is_imported:
+        return not spec.is_imported
     try:
         # A factory of the user's embeds photos or texts, and seldom both: which is known only once it has run.
         known = ("image",) if spec.provider == "python" else modalities_of(f"{spec.provider}/{spec.name}")
