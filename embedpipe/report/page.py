@@ -79,7 +79,8 @@ def _breakable(name: str) -> Markup:
 
 def _prose(text: str, most: int = 1000) -> Markup:
     """Return a note with what stands between backticks, as a terminal shows commands, as code."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(visible(wording.clip(text, most))))))
+    text = visible(wording.with_minus(wording.clip(text, most)))
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _tally(values: list[Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +36,7 @@ from embedpipe.finetuning.benchmark.result import Benchmark
 from embedpipe.finetuning.options import SplitOptions
 from embedpipe.finetuning.result import ProbeComparison
 from embedpipe.finetuning.split_rows import SplitRows, read_split_rows
+from embedpipe.statistics import Estimate
 from embedpipe.store.schema import vector_column
 
 #: The images are near-duplicates to the small network.
@@ -322,6 +324,16 @@ def test_worth_of_a_point_is_shown_with_the_expected_gain(without_pilot: Advice,
     assert "from published results and 3 fine-tunings of other data" in page
     assert "begins with published pairs of a head and a fine-tuned network, and the ledger of this machine;" in page
     assert "changes the recommendation with a probability of" in page
+
+
+def test_page_has_one_minus_sign(without_pilot: Advice, tmp_path: Path) -> None:
+    forecast = replace(without_pilot.forecast, gain=Estimate(-0.012, -0.03, 0.004), mean=-0.012, probability=0.5)
+    forecast = replace(forecast, pays_to_find_out=False)
+    verdict = replace(without_pilot.verdict, evidence=["It changes accuracy by -1.2 points (-3.0 to +0.4)."])
+    advice = replace(without_pilot, forecast=forecast, steps=[ForecastStep(None, forecast)], verdict=verdict)
+    words = Page(advice.to_html(tmp_path / "advice.html")).words
+    assert words.count("\N{MINUS SIGN}1.2") >= 4
+    assert not re.search(r"-(1\.2|3\.0)", words)
 
 
 @pytest.mark.long

@@ -12,6 +12,7 @@ from embedpipe.report.drawing.wording import (
     metric_value,
     percent,
     rough_duration,
+    with_minus,
 )
 
 
@@ -46,3 +47,8 @@ def test_rough_durations_are_words() -> None:
         "less than a minute", "less than a minute", "about 1 minute", "about 8 minutes", "about 89 minutes",
         "about 1.5 hours", "about 10.0 hours",
     ]  # fmt: skip
+
+
+def test_sentences_of_the_command_line_get_the_minus_sign_of_pages() -> None:
+    sentence = "by -1.2 points (-3 to +0.4), of 2024-05-06 and x-1: give `--near -1`"
+    assert with_minus(sentence) == sentence.replace(" -1.2", " \N{MINUS SIGN}1.2").replace("(-3", "(\N{MINUS SIGN}3")

@@ -21,7 +21,7 @@ from embedpipe.report.drawing.svg import (
     to_svg,
     write,
 )
-from embedpipe.report.drawing.wording import counted, points, rough_duration
+from embedpipe.report.drawing.wording import counted, points, rough_duration, with_minus
 from embedpipe.report.page import check_page, write_page
 
 #: Height of a row of the chart in pixels.
@@ -54,10 +54,10 @@ def write_advice_page(advice: AdviceData, path: str | Path) -> Path:
     context: dict[str, Any] = {
         "advice": advice,
         "heading": heading,
-        "meaning": " ".join([meaning, *advice.reasons_of_choice()]),
+        "meaning": with_minus(" ".join([meaning, *advice.reasons_of_choice()])),
         "data": Path(best.store).stem,
         "forecast": advice.forecast,
-        "asked_gain": advice.asked_gain,
+        "asked_gain": with_minus(advice.asked_gain),
         "chart": draw_forecasts(advice.steps, advice.forecast.min_gain),
         "steps": [(describe_step(step), step) for step in advice.steps],
         "baselines": advice.frozen_baselines,

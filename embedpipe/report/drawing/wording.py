@@ -118,6 +118,11 @@ def points(share: float | None, digits: int = 1, *, sign: bool = True) -> str:
     return ("" if zero else "\N{MINUS SIGN}" if share < 0 else "+" if sign else "") + text
 
 
+def with_minus(text: str) -> str:
+    """Return a sentence of the command line with the minus sign that pages have, but for what is between backticks."""
+    return re.sub(r"`[^`]*`|(?<![^\s(])-(?=\d)", lambda match: "\N{MINUS SIGN}" if match[0] == "-" else match[0], text)
+
+
 def duration(seconds: float) -> str:
     """Return seconds in a suitable unit; a dash for 0, which was not measured, and for what is no number."""
     if not 0 < seconds < math.inf:
