@@ -283,7 +283,8 @@ class Head:
             table = self._predict_store(source, show)
             return sort_by_doubt(table) if least_confident_first else table
         if self.spec.is_imported:
-            done = predict_vectors(self.spec, self.columns, source, source_options, self._predictions)
+            hashed = self._fitted_rows.own_store() is not None
+            done = predict_vectors(self.spec, self.columns, source, source_options, self._predictions, hashed)
         else:
             given = (source_options, reload_options, compute, show)
             done = predict_items(self.spec, self.columns, source, *given, self._predictions)
@@ -343,6 +344,11 @@ class Head:
             raise UsageError("score needs at least one item with a label and a prediction, got none")
         return score_values(self.task, known, self.label_separator)
 
+    @property
+    def _fitted_rows(self) -> FittedRows:
+        facts = self.store, self.store_id, self.store_version, self.label, self.report.measured_on
+        return FittedRows(self.report.rows, *facts)
+
     def _predictions(self, count: int) -> Predictions:
         return Predictions(self.estimator, self.task, count, self.label_separator)
 
@@ -361,9 +367,7 @@ class Head:
 
     def _table(self, done: Predicted, actual: str | None, store: FeatureStore | None = None) -> pa.Table:
         table, name = prediction_table(done, self.label, actual)
-        if self.report.rows and "content_hash" in done.rows.column_names:
-            rows = FittedRows(self.store, self.store_id, self.store_version, self.label, self.report.measured_on)
-            table = add_fitted_on(table, rows.among(done.rows, store))
+        table = add_fitted_on(table, self._fitted_rows.among(done.rows, store))
         return mark_predictions(table, self.name, name)
 
 

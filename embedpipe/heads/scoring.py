@@ -15,6 +15,7 @@ from sklearn.dummy import DummyRegressor
 
 from embedpipe._utils.notebook.html_tables import html_records, html_table
 from embedpipe._utils.progress import Advance
+from embedpipe.errors import HeadError
 from embedpipe.estimators.wrappers.base import innermost_estimator
 from embedpipe.heads.held_out import HeldOut
 from embedpipe.heads.options import MeasuredOn, Task
@@ -25,6 +26,8 @@ from embedpipe.statistics import Estimate, log_losses, share_interval
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
+Rows = npt.NDArray[np.int64]
+Counts = npt.NDArray[np.int64]
 
 #: With more classes than this, no confusion matrix is kept: its size is the square of their number.
 MANY_CLASSES = 500
@@ -161,10 +164,12 @@ def measure(
     for train, test in splits:
         model = None  # frees the memory of the last fit
         model = fit(clone(estimator), train)
-        scores, baseline, predicted, outputs = _score(model, X, y, (train, test), classes, majority, report.task)
+        scores, baseline, predicted, outputs, counts = _score(
+            model, X, y, (train, test), classes, majority, report.task
+        )
         held_out.add(test, predicted, outputs, hasattr(model, "predict_proba"))
-        if counted:
-            confusion += _confusion(y[test], predicted, classes)
+        if counts is not None:
+            confusion += counts
         for values, lists in ((scores, report.metrics), (baseline, report.baseline)):
             for name, value in values.items():
                 lists.setdefault(name, []).append(float(value))
@@ -191,17 +196,17 @@ def measure_logits(
     classes : array (n_classes,)
         In the order of the logits, sorted.
     """
-    predicted = classes[logits.argmax(axis=1)]
+    actual, predicted = np.searchsorted(classes, y), logits.argmax(axis=1)
     margin = logits[:, 1] - logits[:, 0] if len(classes) == 2 else None
     labels, counts = np.unique(y_train, return_counts=True)
-    scores = _class_metrics(y, predicted, classes, softmax(logits, axis=1), margin)
-    baseline = _score_class_baseline(y_train, y, classes, labels[counts.argmax()])
+    scores = _class_metrics(actual, predicted, len(classes), softmax(logits, axis=1), margin)
+    baseline = _score_class_baseline(y_train, actual, classes, labels[counts.argmax()])
     report.metrics = {name: [float(value)] for name, value in scores.items()}
     report.baseline = {name: [float(value)] for name, value in baseline.items()}
     report.measured_rows = len(y)
     report.classes = classes.tolist()
     if len(classes) <= MANY_CLASSES:
-        report.confusion = _confusion(y, predicted, classes).tolist()
+        report.confusion = _confusion(actual, predicted, len(classes)).tolist()
 
 
 def _score(
@@ -212,26 +217,38 @@ def _score(
     classes: npt.NDArray[Any],
     majority: Any,
     task: Task,
-) -> tuple[dict[str, float], dict[str, float], npt.NDArray[Any], Floats | None]:
+) -> tuple[dict[str, float], dict[str, float], npt.NDArray[Any], Floats | None, Counts | None]:
     """Return the metrics of a model and of the baseline on a split's test rows, the predictions and their scores.
 
-    The scores are those of `_class_scores`, for classes only.
+    The scores are those of `_class_scores`, for classes only, as are the counts of `_confusion`, the last value.
     """
     train, test = split
     held_out, truth = take_rows(X, test), y[test]
     predicted = model.predict(held_out)
     if task == "multilabel":
         scores = _score_labels(model, held_out, predicted, truth)
-        return scores, _score_label_baseline(y[train], truth), predicted, None
+        return scores, _score_label_baseline(y[train], truth), predicted, None, None
     if task == "regression":
         # A baseline uses no feature.
         mean = DummyRegressor().fit(np.zeros((len(train), 1)), y[train]).predict(np.zeros((len(test), 1)))
         scores = {**_score_numbers(predicted, truth), **_score_intervals(model, held_out, truth)}
-        return scores, _score_numbers(mean, truth), predicted, None
-    baseline = _score_class_baseline(y[train], truth, classes, majority)
+        return scores, _score_numbers(mean, truth), predicted, None, None
+    actual, numbers = np.searchsorted(classes, truth), _class_numbers(predicted, classes)
+    baseline = _score_class_baseline(y[train], actual, classes, majority)
     outputs = _class_scores(model, held_out, classes)
-    scores = _score_classes(model, held_out, outputs, predicted, truth, classes)
-    return {**scores, **_score_rejection(model, held_out, predicted == truth)}, baseline, predicted, outputs
+    scores = _score_classes(model, held_out, outputs, numbers, actual, classes)
+    scores |= _score_rejection(model, held_out, numbers == actual)
+    counts = _confusion(actual, numbers, len(classes)) if len(classes) <= MANY_CLASSES else None
+    return scores, baseline, predicted, outputs, counts
+
+
+def _class_numbers(predicted: npt.NDArray[Any], classes: npt.NDArray[Any]) -> Rows:
+    """Return the numbers of predictions among sorted classes. Raises HeadError for one that is no class."""
+    numbers = np.minimum(np.searchsorted(classes, predicted), len(classes) - 1)
+    if len(others := np.flatnonzero(classes[numbers] != predicted)):
+        other = str(predicted[others[0]])
+        raise HeadError(f"a classifier must predict classes of its training rows, and predicts {other!r}: correct it")
+    return numbers
 
 
 def _majority_class(y: npt.NDArray[Any], splits: list[Split]) -> Any:
@@ -245,15 +262,15 @@ def _majority_class(y: npt.NDArray[Any], splits: list[Split]) -> Any:
 
 
 def _score_class_baseline(
-    y_train: npt.NDArray[Any], y: npt.NDArray[Any], classes: npt.NDArray[Any], majority: Any
+    y_train: npt.NDArray[Any], actual: Rows, classes: npt.NDArray[Any], majority: Any
 ) -> dict[str, float]:
     """Return the metrics of always predicting one class; the log-loss is that of the training rows' class shares."""
     known, counts = np.unique(y_train, return_counts=True)
     shares = np.zeros(len(classes))
     shares[np.searchsorted(classes, known)] = counts / len(y_train)
-    always = np.full(len(y), majority, dtype=classes.dtype)
-    margin = np.zeros(len(y)) if len(known) == 2 else None
-    return _class_metrics(y, always, classes, np.tile(shares / shares.sum(), (len(y), 1)), margin)
+    always = np.full(len(actual), np.searchsorted(classes, majority))
+    margin = np.zeros(len(actual)) if len(known) == 2 else None
+    return _class_metrics(actual, always, len(classes), np.tile(shares / shares.sum(), (len(actual), 1)), margin)
 
 
 def _class_scores(model: Any, X: npt.NDArray[Any] | MappedRows, classes: npt.NDArray[Any]) -> Floats | None:
@@ -283,8 +300,8 @@ def _score_classes(
     model: Any,
     X: npt.NDArray[Any] | MappedRows,
     outputs: Floats | None,
-    predicted: npt.NDArray[Any],
-    y: npt.NDArray[Any],
+    predicted: Rows,
+    actual: Rows,
     classes: npt.NDArray[Any],
 ) -> dict[str, float]:
     """Return the metrics of predictions whose scores are ``outputs``, as `_class_scores` returns them."""
@@ -294,22 +311,20 @@ def _score_classes(
         margin = model.decision_function(X)
     elif len(model.classes_) == 2 and probabilities is not None:
         margin = probabilities[:, np.searchsorted(classes, model.classes_)[1]]
-    return _class_metrics(y, predicted, classes, probabilities, margin)
+    return _class_metrics(actual, predicted, len(classes), probabilities, margin)
 
 
 def _class_metrics(
-    y: npt.NDArray[Any],
-    predicted: npt.NDArray[Any],
-    classes: npt.NDArray[Any],
-    probabilities: Floats | None,
-    margin: Floats | None,
+    actual: Rows, predicted: Rows, n_classes: int, probabilities: Floats | None, margin: Floats | None
 ) -> dict[str, float]:
-    """Return the metrics of predictions; ``margin`` ranks the rows by the second of two classes, (n_samples,)."""
-    actual = np.searchsorted(classes, y)
-    right = predicted == y
-    rows = np.bincount(actual, minlength=len(classes))
-    predictions = np.bincount(np.searchsorted(classes, predicted), minlength=len(classes))
-    hits = np.bincount(actual[right], minlength=len(classes))
+    """Return the metrics of predictions, both as numbers of sorted classes.
+
+    ``margin`` ranks the rows by the second of two classes, (n_samples,).
+    """
+    right = predicted == actual
+    rows = np.bincount(actual, minlength=n_classes)
+    predictions = np.bincount(predicted, minlength=n_classes)
+    hits = np.bincount(actual[right], minlength=n_classes)
     used = rows + predictions > 0
     scores = {
         "accuracy": float(right.mean()),
@@ -318,16 +333,15 @@ def _class_metrics(
     }
     if probabilities is not None:
         scores["log_loss"] = float(log_losses(probabilities, actual).mean())
-    if margin is not None and len(classes) == 2 and rows.all():
-        scores["roc_auc"] = metrics.roc_auc_score(y, margin)
+    if margin is not None and n_classes == 2 and rows.all():
+        scores["roc_auc"] = metrics.roc_auc_score(actual, margin)
     return scores
 
 
-def _confusion(y: npt.NDArray[Any], predicted: npt.NDArray[Any], classes: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+def _confusion(actual: Rows, predicted: Rows, n_classes: int) -> Counts:
     """Return the number of rows of each true class (first axis) and predicted class, int64 (n_classes, n_classes)."""
-    pairs = np.searchsorted(classes, y) * len(classes) + np.searchsorted(classes, predicted)
-    counts: npt.NDArray[np.int64] = np.bincount(pairs, minlength=len(classes) ** 2)
-    return counts.reshape(len(classes), len(classes))
+    counts: Counts = np.bincount(actual * n_classes + predicted, minlength=n_classes**2)
+    return counts.reshape(n_classes, n_classes)
 
 
 def _score_rejection(model: Any, X: npt.NDArray[Any] | MappedRows, right: npt.NDArray[np.bool_]) -> dict[str, float]:

@@ -27,6 +27,7 @@ from embedpipe.errors import (
     UnknownBackboneError,
     UsageError,
 )
+from embedpipe.heads.predicting import sources
 from embedpipe.sources.vectors import vector_source
 from embedpipe.store.keyed_table import KeyedTable
 
@@ -209,6 +210,20 @@ def test_bad_number_in_a_csv_file_is_named(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "v.tsv").write_text('id\tvector\na\t"[1, 2]"\nb\t"1 2"\n')
     with pytest.raises(SourceError, match=r"row 2 .* holds '1 2'"):
         import_vectors(tmp_path / "v.tsv", tmp_path / "s")
+
+
+def test_vectors_are_hashed_only_where_the_store_of_the_head_is(
+    vectors: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = import_vectors(vectors, tmp_path / "s", ids=IDS, labels=LABELS, name="my/model")
+    head = embedpipe.fit(store, "centroid")
+    hashed: list[int] = []
+    checksums = sources.row_checksums
+    monkeypatch.setattr(sources, "row_checksums", lambda block: hashed.append(len(block)) or checksums(block))
+    assert head.predict(vectors[:2])["fitted_on"].to_pylist() == [True, True]
+    Path(store.path).rename(tmp_path / "elsewhere")
+    assert "fitted_on" not in head.predict(vectors[:2]).column_names
+    assert hashed == [2]
 
 
 def test_heads_take_vectors(vectors: Any, tmp_path: Path) -> None:

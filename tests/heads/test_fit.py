@@ -241,6 +241,17 @@ def test_error_of_an_estimator_becomes_training_data_error(tmp_path: Path) -> No
         fit(make_store(tmp_path / "s", X, label=NAMES[y]), LogisticRegression(C=-1))
 
 
+def test_prediction_that_is_no_class_is_refused(tmp_path: Path) -> None:
+    class Shouts(GaussianNB):
+        def predict(self, X: Any) -> Any:
+            return np.char.upper(super().predict(X).astype(str))
+
+    X, y = clusters(30)
+    store = make_store(tmp_path / "store", X, label=[f"class {number}" for number in y])
+    with pytest.raises(HeadError, match="must predict classes of its training rows, and predicts 'CLASS"):
+        fit(store, Shouts())
+
+
 def test_split_names_may_have_other_spellings(tmp_path: Path) -> None:
     X, y = clusters(90)
     split = ["Train"] * 30 + ["training"] * 30 + ["val"] * 10 + ["TEST"] * 20

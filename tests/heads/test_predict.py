@@ -237,7 +237,7 @@ def test_contents_of_the_heads_store_are_read_once_for_many_predictions(
 
     to_dataset = embedpipe.FeatureStore.to_dataset
     monkeypatch.setattr(embedpipe.FeatureStore, "to_dataset", counted)
-    rows = FittedRows(store.path, store.table_id, store.version, "label", "folds")
+    rows = FittedRows(len(store), store.path, store.table_id, store.version, "label", "folds")
     new = pa.table({"content_hash": ["f" * 64, None]})
     assert [rows.among(new, None) for _ in range(3)] == [None] * 3
     assert reads == 1

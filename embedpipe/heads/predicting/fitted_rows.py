@@ -18,8 +18,9 @@ FITTED_ON = "fitted_on"
 
 
 class FittedRows(NamedTuple):
-    """The rows that a head was fitted on, as its manifest names them."""
+    """The rows that a head was fitted on, as its manifest names them; ``rows`` is their number."""
 
+    rows: int
     store: str
     table_id: str
     version: int
@@ -29,17 +30,16 @@ class FittedRows(NamedTuple):
     def among(self, rows: pa.Table, store: FeatureStore | None) -> pa.ChunkedArray | None:
         """Return which rows are among them: of the head's own store by ``id``, of other items by ``content_hash``.
 
-        None if no other item is among them, or the head's store is not on this machine any more.
+        None if no other item is among them, none has a hash, or the head's store is not on this machine any more.
         """
+        if not self.rows or "content_hash" not in rows.column_names:
+            return None
         if store is not None and store.table_id == self.table_id:
             return self._by_id(rows["id"], store)
         hashes = rows["content_hash"]
+        if (store := self.own_store()) is None:
+            return None
         try:
-            if is_url(self.store) or not FeatureStore.exists(self.store):
-                return None
-            store = FeatureStore(self.store)
-            if store.table_id != self.table_id:
-                return None
             stored = _stored_beginnings(self.store, store.table_id, store.version)
             if not pc.any(pc.is_in(stored, value_set=_beginnings(hashes).drop_null())).as_py():
                 return None
@@ -49,6 +49,16 @@ class FittedRows(NamedTuple):
         except (EmbedpipeError, OSError):  # predictions do not need this store
             return None
         return pc.is_in(hashes, value_set=fitted["content_hash"].combine_chunks()) if fitted.num_rows else None
+
+    def own_store(self) -> FeatureStore | None:
+        """Return the store that the head was fitted on; None if there is none, or not on this machine any more."""
+        try:
+            if not self.rows or is_url(self.store) or not FeatureStore.exists(self.store):
+                return None
+            store = FeatureStore(self.store)
+        except (EmbedpipeError, OSError):  # predictions do not need this store
+            return None
+        return store if store.table_id == self.table_id else None
 
     def _by_id(self, ids: pa.ChunkedArray, store: FeatureStore) -> pa.ChunkedArray:
         return pc.is_in(ids, value_set=fitted_ids(store, self.version, self.label, self.measured_on))

@@ -71,10 +71,11 @@ def predict_rows(
 
 
 def predict_vectors(
-    spec: BackboneSpec, columns: Sequence[TableColumn], source: Any, options: SourceOptions, make: Make
+    spec: BackboneSpec, columns: Sequence[TableColumn], source: Any, options: SourceOptions, make: Make, hashed: bool
 ) -> Predicted:
     """Predict vectors that were made elsewhere, as those of the head. Without ids they are numbered.
 
+    Vectors are hashed only on demand: a head whose store is not here cannot tell which it was fitted on.
     Raises UsageError for anything else, and for vectors of another length.
     """
     is_path = isinstance(source, str | os.PathLike)
@@ -95,10 +96,13 @@ def predict_vectors(
     predictions, hashes = make(vectors.count), list[str]()
     for start, block in vectors.blocks():
         part = slice(start, start + len(block))
-        hashes += row_checksums(block)  # as `import_vectors` stores them
+        if hashed:
+            hashes += row_checksums(block)  # as `import_vectors` stores them
         X = np.hstack(list(spec.vectors({given.column: block}).values()))
         predictions.add(part, join_columns(X, values[part]))
-    rows = rows.select(["id", "uri", "label"]).append_column("content_hash", pa.array(hashes, pa.string()))
+    rows = rows.select(["id", "uri", "label"])
+    if hashed:
+        rows = rows.append_column("content_hash", pa.array(hashes, pa.string()))
     return Predicted(predictions, rows, [], value_notes(columns, values))
 
 
