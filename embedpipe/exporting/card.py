@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping
 from typing import Any
 
 from embedpipe.exporting.result import Comparison
 from embedpipe.heads.head import Head
+from embedpipe.heads.measured_table import measured_table
 
 _NEEDS = {
     ("onnx", "image"): "onnxruntime numpy pillow",
@@ -29,11 +29,6 @@ def card_text(head: Head, settings: Mapping[str, Any], comparison: Comparison, s
     ]
     if settings["format"] == "onnx":
         rows.append(("operators", f"ONNX opset {settings['opset']}"))
-    figures = "\n".join(
-        f"| {name.replace('_', ' ')} | {statistics.fmean(values):.4f} | {_mean(report.baseline.get(name))} |"
-        for name, values in report.metrics.items()
-    )
-    measured = f"Measured by: {report.protocol}.\n\n| | head | baseline |\n|---|---:|---:|\n{figures}"
     classes = [f"## Classes\n\n{', '.join(_code(name) for name in settings['classes'])}"] if settings["classes"] else []
     return (
         "\n\n".join(
@@ -44,7 +39,7 @@ def card_text(head: Head, settings: Mapping[str, Any], comparison: Comparison, s
                 f"python predict.py {items} --to predictions.csv\n```",
                 "| | |\n|---|---|\n" + "\n".join(f"| {name} | {_text(value)} |" for name, value in rows),
                 "## Input and output\n\n" + _tensors(settings),
-                "## Figures of the head\n\n" + (measured if figures else "It was not measured."),
+                "## Figures of the head\n\n" + measured_table(report),
                 f"## Compared with the head\n\n{comparison.words}. "
                 f"The item with the largest is {_code(comparison.worst_id)}.",
                 *classes,
@@ -70,10 +65,6 @@ def _tensors(settings: Mapping[str, Any]) -> str:
         f"embedpipe does: shorter side or size {list(recipe['resize'])}, {recipe['interpolation']} with antialiasing, "
         f"centre crop. The resize is not part of the graph, as ONNX's own gives other pixels.\n\n{given}"
     )
-
-
-def _mean(values: list[float] | None) -> str:
-    return f"{statistics.fmean(values):.4f}" if values else ""
 
 
 def _text(value: Any) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from embedpipe._utils.version import __version__
 from embedpipe.backbones.spec import BackboneSpec
+from embedpipe.heads.measured_table import measured_table
 from embedpipe.heads.scoring import FitReport
 from embedpipe.store import FeatureStore
 
@@ -49,11 +49,6 @@ def head_card(manifest: Mapping[str, Any], address: str, license: str | None) ->
     report = FitReport(**manifest["report"])
     about = ModelCardData(license=license, library_name="embedpipe", tags=["embedpipe", report.task, spec.modality])
     classes = manifest["classes"] or []
-    figures = [
-        f"| {name.replace('_', ' ')} | {_mean(values)} | {_mean(report.baseline.get(name))} |"
-        for name, values in report.metrics.items()
-    ]
-    table = "\n".join(["| | head | baseline |", "|---|---:|---:|", *figures])
     items = f"new_{spec.modality}s"
     rows = f" It holds the vectors of {report.rows:,} rows that it was fitted on." if manifest["neighbours"] else ""
     parts = [
@@ -61,7 +56,7 @@ def head_card(manifest: Mapping[str, Any], address: str, license: str | None) ->
         f"A head of embedpipe {manifest['libraries']['embedpipe']} on the vectors of a frozen network, fitted on "
         f"{report.rows:,} rows.{rows}",
         _license(license),
-        "## Figures\n\n" + (f"Measured by: {report.protocol}.\n\n{table}" if figures else "It was not measured."),
+        "## Figures\n\n" + measured_table(report),
         f"## Classes\n\n{', '.join(_code(str(name)) for name in classes)}" if classes else "",
         "## Vectors\n\n" + _spec(spec),
         f"## Use\n\n```bash\nembedpipe pull {address} pulled.head\nembedpipe predict pulled.head {items}\n```",
@@ -99,10 +94,6 @@ def _counts(name: str, counts: Mapping[str, int]) -> str:
 
 def _layer(spec: BackboneSpec) -> str:
     return f'layer="{spec.layers[0].name}"' if len(spec.layers) > 1 else ""
-
-
-def _mean(values: Sequence[float] | None) -> str:
-    return f"{statistics.fmean(values):.3f}" if values else ""
 
 
 def _code(value: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -42,6 +43,7 @@ def test_folder_is_whole_and_says_what_it_is(exported: Exported) -> None:
     assert comparison.largest_difference <= 1e-4
     card = (exported.folder / "README.md").read_text()
     assert "tiny_backbone:make" in card
+    assert re.search(r"\| accuracy \| [\d.]+ \([\d.]+ to [\d.]+\) \|", card)
     assert "24 items, 8 of them held out: all labels equal" in card
 
 

@@ -158,7 +158,10 @@ def test_a_head_comes_back_as_it_was(hub: Hub, store: embedpipe.FeatureStore, tm
     assert isinstance(pulled, embedpipe.Head)
     assert pulled.predict(store)["label"] == fitted.predict(store)["label"]
     card = (served(hub, MODEL) / "README.md").read_text()
-    assert "2-fold cross-validation" in card
+    accuracy = fitted.report.accuracy
+    interval = f"{accuracy.value:.3f} ({accuracy.low:.3f} to {accuracy.high:.3f})"
+    assert "2-fold cross-validation, 12 rows" in card
+    assert f"| accuracy | {interval} |" in card
     assert "`cat`" in card
     assert ("It holds the vectors of 12 rows" in card) == (head == "knn")
     embedpipe.push(fitted, MODEL)
