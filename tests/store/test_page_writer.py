@@ -205,8 +205,25 @@ def test_other_lists_are_left_to_arrow(lists: list, nullable: bool) -> None:
     assert written(table, 9, ["v0"]) == written(table, 9, [])
 
 
-def test_columns_of_several_parts_are_left_to_arrow() -> None:
-    table = make_rows(0, 3, [2]).append_column("parts", pa.array([{"a": 1, "b": "x"}] * 3))
+class Parts(pa.ExtensionType):
+    """A type that looks like one column and is stored in two."""
+
+    def __init__(self) -> None:
+        super().__init__(pa.struct({"a": pa.int64(), "b": pa.string()}), "tests.parts")
+
+    def __arrow_ext_serialize__(self) -> bytes:
+        return b""
+
+    @classmethod
+    def __arrow_ext_deserialize__(cls, storage_type: pa.DataType, serialized: bytes) -> Parts:
+        return cls()
+
+
+@pytest.mark.parametrize("extension", [False, True])
+def test_columns_of_several_parts_are_left_to_arrow(extension: bool) -> None:
+    parts = pa.array([{"a": 1, "b": "x"}] * 3)
+    parts = pa.ExtensionArray.from_storage(Parts(), parts) if extension else parts
+    table = make_rows(0, 3, [2]).append_column("parts", parts)
     assert written(table, 9, ["v0"]) == written(table, 9, [])
 
 

@@ -108,6 +108,7 @@ def _shift(entry: Struct, by: int) -> None:
 
 def _has_parts(type_: pa.DataType) -> bool:
     """Return whether Parquet may hold a column in several, so that their places differ from those of the columns."""
+    type_ = type_.storage_type if isinstance(type_, pa.BaseExtensionType) else type_
     return bool(pa.types.is_nested(type_)) and type_ != VECTOR
 
 
