@@ -15,7 +15,7 @@ from embedpipe._utils.config import usable_cores
 from embedpipe.errors import StoreError, UsageError
 from embedpipe.store.data_files import DataFile, damaged, read_ids, refuse_repeats
 from embedpipe.store.keyed_table import KeyedTable
-from embedpipe.store.pages.reader import Chunk, UnusualLayoutError, find_chunk, read_chunk
+from embedpipe.store.pages.reader import Chunk, UnusualLayoutError, find_chunks, read_chunk
 from embedpipe.store.schema import is_ascending, matrix
 
 
@@ -92,10 +92,10 @@ class _Job(NamedTuple):
 
 def _read_footer(table: KeyedTable, file: DataFile, column: str) -> _Footer:
     with table.open_file(file) as parquet:
-        groups = range(parquet.num_row_groups)
-        rows = [parquet.metadata.row_group(group).num_rows for group in groups]
-        chunks = [find_chunk(parquet, group, column) for group in groups]
-        return _Footer(read_ids(parquet), rows, chunks)
+        rows, chunks = find_chunks(parquet, file.size, column)
+        if len(ids := read_ids(parquet)) != sum(rows):
+            raise OSError(f"{len(ids):,} ids in {sum(rows):,} rows")
+        return _Footer(ids, rows, chunks)
 
 
 def _jobs(files: Sequence[DataFile], footers: Sequence[_Footer]) -> Iterator[_Job]:
@@ -139,6 +139,8 @@ def _read_group(
     if not _read_pages(table, job, dim, block):
         with table.open_file(job.file) as parquet:
             rows = parquet.read_row_group(job.group, columns=[column], use_threads=False)
+            if len(rows) != job.rows:
+                raise OSError("a row group holds other rows than the footer says")
         block[:] = matrix(rows.column(column), dim, column)
     if not contiguous:
         X[places[kept]] = block if kept.all() else block[kept]

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from embedpipe.store.data_files import write_files
 from embedpipe.store.pages import thrift, writer
-from embedpipe.store.pages.reader import find_chunk, read_chunk
+from embedpipe.store.pages.reader import find_chunks, read_chunk
 from embedpipe.store.pages.writer import write_parquet
 from embedpipe.store.schema import VECTOR, vector_column
 
@@ -168,8 +168,7 @@ def test_pages_have_the_levels_that_the_reader_expects(seed: int, rows: int, dim
     data = written(table, 400, ["v0"])
     parquet, source = pq.ParquetFile(io.BytesIO(data)), pa.BufferReader(data)
     blocks = []
-    for group in range(parquet.num_row_groups):
-        chunk = find_chunk(parquet, group, "v0")
+    for chunk in find_chunks(parquet, len(data), "v0")[1]:
         assert chunk
         blocks.append(np.empty((chunk.rows, dim), np.float32))
         read_chunk(source, chunk, dim, blocks[-1])
@@ -271,7 +270,7 @@ def test_duckdb_and_polars_read_the_file(file: tuple[pa.Table, Path]) -> None:
 def test_changed_value_has_another_checksum() -> None:
     table = make_rows(0, 500, [64])
     data = bytearray(written(table, 500, ["v0"]))
-    chunk = find_chunk(pq.ParquetFile(io.BytesIO(data)), 0, "v0")
+    (chunk,) = find_chunks(pq.ParquetFile(io.BytesIO(data)), len(data), "v0")[1]
     assert chunk
     data[chunk.offset + chunk.size // 2] ^= 1
     with pytest.raises(OSError, match=r"(?i)crc checksum"):

@@ -14,7 +14,7 @@ from stored import make_store
 
 from embedpipe import FeatureStore
 from embedpipe.errors import StoreError, UsageError
-from embedpipe.store.pages.reader import UnusualLayoutError, find_chunk, read_chunk
+from embedpipe.store.pages.reader import UnusualLayoutError, find_chunks, read_chunk
 from embedpipe.store.scan import read_vectors
 from embedpipe.store.schema import VECTOR, vector_column
 
@@ -23,8 +23,7 @@ def read(path: Path, dim: int, column: str = "v") -> np.ndarray:
     """Read all row groups of a file by pages. Raises UnusualLayoutError if Arrow is needed."""
     blocks = []
     with pq.ParquetFile(path) as parquet, pa.OSFile(str(path)) as source:
-        for group in range(parquet.num_row_groups):
-            chunk = find_chunk(parquet, group, column)
+        for chunk in find_chunks(parquet, path.stat().st_size, column)[1]:
             if chunk is None:
                 raise UnusualLayoutError
             blocks.append(np.empty((chunk.rows, dim), np.float32))
@@ -105,13 +104,32 @@ def test_damaged_vector_is_an_error(tmp_path: Path, compress: bool) -> None:
     store.write(whole.to_arrow())
     file = Path(store.path) / store.refresh().table.files[0].path
     with pq.ParquetFile(file) as parquet:
-        chunk = find_chunk(parquet, 0, "embedding")
+        (chunk,) = find_chunks(parquet, file.stat().st_size, "embedding")[1]
     assert chunk
     data = bytearray(file.read_bytes())
     data[chunk.offset + chunk.size // 2] ^= 1
     file.write_bytes(data)
     with pytest.raises(StoreError, match=rf"{file.name}.* damaged: the checksum of a page"):
         FeatureStore(store.path).to_numpy()
+
+
+def test_damaged_footer_is_an_error(tmp_path: Path) -> None:
+    """Also where Arrow's own access to row groups would end the process."""
+    store = make_store(tmp_path / "store", np.random.default_rng(0).standard_normal((40, 6)), label=["a", "b"] * 20)
+    file = Path(store.path) / store.table.files[0].path
+    whole, values = file.read_bytes(), store.to_numpy().view(np.uint32)
+    start = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    rng = np.random.default_rng(0)
+    noticed = 0
+    for place in rng.choice(np.arange(start, len(whole)), 300, replace=False).tolist():
+        data = bytearray(whole)
+        data[place] ^= 1 << rng.integers(8)
+        file.write_bytes(data)
+        try:
+            np.testing.assert_array_equal(FeatureStore(store.path).to_numpy().view(np.uint32), values)
+        except StoreError:
+            noticed += 1
+    assert noticed > 100
 
 
 def test_take_reads_rows_in_the_given_order(tmp_path: Path) -> None:

@@ -9,9 +9,11 @@ https://parquet.apache.org/docs/file-format/data-pages/.
 from __future__ import annotations
 
 import functools
+import io
 import threading
 import zlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +25,13 @@ from embedpipe.store.pages import thrift
 FloatArray = npt.NDArray[np.float32]
 
 _DATA_PAGE, _PLAIN, _BYTE_STREAM_SPLIT = 0, 0, 9
+
+#: Thrift field numbers of the footer, of a row group, of the entry of a column in it, and of its metadata.
+_ROW_GROUPS, _COLUMNS, _GROUP_ROWS, _METADATA = 4, 1, 3, 3
+_PHYSICAL_TYPE, _PATH, _CODEC, _CHUNK_SIZE, _DATA_OFFSET, _DICTIONARY_OFFSET = 1, 3, 4, 7, 9, 11
+
+#: Values of enums.
+_FLOAT, _CODECS = 4, {0: "UNCOMPRESSED", 6: "ZSTD"}
 
 #: Thrift field numbers of a page header.
 _TYPE, _UNCOMPRESSED, _COMPRESSED, _CHECKSUM, _ABOUT = 1, 2, 3, 4, 5
@@ -43,20 +52,44 @@ class Chunk:
     compression: str
 
 
-def find_chunk(parquet: pq.ParquetFile, group: int, column: str) -> Chunk | None:
-    """Return the position of a vector column in a row group; None if only Arrow can read it."""
+def find_chunks(parquet: pq.ParquetFile, size: int, column: str) -> tuple[list[int], list[Chunk | None]]:
+    """Return the rows of each row group, and the position of a vector column in it; None if only Arrow can read it.
+
+    ``size`` is that of the file. Raises OSError if the footer is damaged, where Arrow's own access to row groups ends
+    the process.
+    """
+    footer = io.BytesIO()
+    parquet.metadata.write_metadata_file(footer)
+    data, schema = footer.getvalue(), parquet.schema
     path = f"{column}.list.element"
-    metadata = parquet.metadata.row_group(group)
-    for i in range(metadata.num_columns):
-        chunk = metadata.column(i)
-        if chunk.path_in_schema == path:
-            field = parquet.schema.column(i)
-            # One level each means that values and lists are never null and lists are not nested.
-            plain = field.max_definition_level == field.max_repetition_level == 1 and chunk.physical_type == "FLOAT"
-            known = chunk.compression in ("UNCOMPRESSED", "ZSTD") and not chunk.has_dictionary_page
-            if plain and known:
-                return Chunk(metadata.num_rows, chunk.data_page_offset, chunk.total_compressed_size, chunk.compression)
-    return None
+    place = next((i for i in range(len(schema)) if schema.column(i).path == path), None)
+    try:
+        groups = thrift.decode(data, len(data) - 8 - int.from_bytes(data[-8:-4], "little"))[0].get(_ROW_GROUPS, [])
+        rows = [int(group[_GROUP_ROWS]) for group in groups]
+        if min(rows, default=0) < 0 or sum(rows) != parquet.metadata.num_rows:
+            raise ValueError("its row groups have other rows")
+        if place is None or not _is_plain(schema.column(place)):
+            return rows, [None] * len(rows)
+        return rows, [
+            _chunk(group[_COLUMNS][place][_METADATA], n, path, size) for group, n in zip(groups, rows, strict=True)
+        ]
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise OSError("the footer is damaged") from error
+
+
+def _is_plain(field: Any) -> bool:
+    """Return whether values and lists are never null, and lists are not nested: there is one level each."""
+    return bool(field.max_definition_level == field.max_repetition_level == 1 and field.physical_type == "FLOAT")
+
+
+def _chunk(metadata: thrift.Struct, rows: int, path: str, size: int) -> Chunk | None:
+    offset, length = metadata[_DATA_OFFSET], metadata[_CHUNK_SIZE]
+    if b".".join(metadata[_PATH]).decode() != path or metadata[_PHYSICAL_TYPE] != _FLOAT:
+        raise ValueError("a column is in the place of another")
+    if not 0 <= offset <= offset + length <= size:
+        raise ValueError("a column must lie in the file")
+    compression = _CODECS.get(metadata[_CODEC])
+    return None if compression is None or _DICTIONARY_OFFSET in metadata else Chunk(rows, offset, length, compression)
 
 
 def read_chunk(source: pa.NativeFile, chunk: Chunk, dim: int, to: FloatArray) -> None:
