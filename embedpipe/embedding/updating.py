@@ -23,7 +23,7 @@ from embedpipe.embedding.hash_index import Contents
 from embedpipe.embedding.moves import Moves, set_by_hand
 from embedpipe.embedding.options import RunOptions, Shard
 from embedpipe.embedding.plan import EmbedPlan, gone_from, make_plan, still_broken, stored_parts
-from embedpipe.embedding.runners.choice import advice, bottleneck_of, faster_settings, make_runner
+from embedpipe.embedding.runners.choice import advice, bottleneck_of, contention, faster_settings, make_runner
 from embedpipe.embedding.runners.runner import Execution, Runner
 from embedpipe.embedding.summary import EmbedSummary, StageTimer, failed_items, remarks, value_remarks
 from embedpipe.embedding.writing.messages import Message, Reused, count_rows
@@ -73,10 +73,10 @@ def embed_listing(
         return {"embedpipe.run": _provenance(listing, execution())}
 
     writer = RowWriter(store, listing, work.plan.values, note, timer, labels_from_source=options.labels_from_source)
-    begin = time.perf_counter()
+    begin, used = time.perf_counter(), time.process_time()
     try:
         unreachable = _execute(listing, store, work, runner, broken or [], writer, timer, progress)
-        wall = time.perf_counter() - begin
+        wall, processor = time.perf_counter() - begin, time.process_time() - used
     finally:
         writer.close()
     summary = _settle(listing, store, work, writer, options)
@@ -90,6 +90,7 @@ def embed_listing(
     summary.stages = timer.seconds
     if (bottleneck := bottleneck_of(runner, timer, wall)) is not None:
         summary.bottleneck, summary.advice = bottleneck, advice(runner, bottleneck, store.spec)
+        summary.notes += contention(runner, bottleneck, processor, wall)
         summary.notes += faster_settings(runner, listing, rows, bottleneck, wall, store.path)
     if (choosing := timer.seconds.get("engine", 0.0)) > 1:
         summary.notes.append(f"choosing the engine took {choosing:.1f} s; later runs of this backbone take less")

@@ -5,12 +5,19 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from conftest import TINY
 from hypothesis import given
 from hypothesis import strategies as st
 
+import embedpipe
+from embedpipe._utils import device
 from embedpipe.backbones import BackboneSpec, LayerSpec, TextPreprocessing
 from embedpipe.decoding import Preprocessing
 from embedpipe.embedding.bottleneck import Bottleneck, find_bottleneck, stage_advice
+from embedpipe.embedding.options import RunOptions
+from embedpipe.embedding.runners.choice import contention
+from embedpipe.embedding.runners.local import LocalRunner
+from embedpipe.embedding.summary import StageTimer
 
 SPEC = BackboneSpec("timm", "a", "", True, (LayerSpec("features", "none", 2),), Preprocessing())
 SECONDS = st.floats(0, 1e4, allow_nan=False)
@@ -69,3 +76,22 @@ def test_advice_depends_on_spec_and_device(stage, spec, device, included, exclud
     advice = Bottleneck({}, stage, 1.0, 1.0).advice(spec, device)
     assert included in advice
     assert excluded not in advice
+
+
+def test_advice_where_other_programs_kept_threads_of_torch_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = LocalRunner(embedpipe.load_backbone(TINY), RunOptions(engine="torch"), StageTimer())
+    forward = find_bottleneck({"forward": 9.0}, 10, 10, 2)
+    decode = find_bottleneck({"forward": 1.0, "decode": 18.0}, 10, 10, 2)
+    monkeypatch.setattr(device, "cores", lambda: 2)
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    (note,) = contention(runner, forward, processor=4, wall=10)
+    assert note.startswith("other programs left this run 20 % of the processor")
+    assert contention(runner, forward, processor=19, wall=10) == []
+    assert contention(runner, forward, processor=0.4, wall=1) == []
+    assert contention(runner, decode, processor=4, wall=10) == []
+    assert contention(None, forward, processor=4, wall=10) == []
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    assert contention(runner, forward, processor=4, wall=10) == []
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    monkeypatch.setattr(device, "cores", lambda: 1)
+    assert contention(runner, forward, processor=4, wall=10) == []

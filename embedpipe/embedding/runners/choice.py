@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from embedpipe._utils.progress import Progress
@@ -18,6 +19,11 @@ from embedpipe.store import FeatureStore
 if TYPE_CHECKING:
     from embedpipe.backbones.backbone import Backbone
     from embedpipe.embedding.runners.runner import Runner
+
+
+#: Share of the processor below which a run that computes on all cores was held up by other programs, and the seconds
+#: from which that is said.
+LEAST_SHARE, LEAST_SECONDS = 0.6, 5
 
 
 def make_runner(
@@ -85,3 +91,25 @@ def faster_settings(
     if not isinstance(runner, LocalRunner):
         return []
     return find_gains(runner.backbone, listing, rows, bottleneck, wall, store)
+
+
+def contention(runner: Runner | None, bottleneck: Bottleneck, processor: float, wall: float) -> list[str]:
+    """Return advice if other programs kept torch's threads waiting for each other, for so many seconds of this run.
+
+    The threads wait at the end of each layer, and use the processor meanwhile: a run that had it to itself used all of
+    its cores.
+    """
+    if runner is None or wall < LEAST_SECONDS or bottleneck.shares["forward"] < 0.5:
+        return []
+    from embedpipe._utils.device import cores  # needs torch
+    from embedpipe.embedding.runners.local import LocalRunner
+
+    ran, share = runner.execution, processor / (wall * cores())
+    by_torch = isinstance(runner, LocalRunner) and ran.device == "cpu" and ran.engine.startswith("torch")
+    is_passive = os.environ.get("OMP_WAIT_POLICY", "").lower() == "passive"
+    if not by_torch or is_passive or cores() == 1 or share >= LEAST_SHARE:
+        return []
+    return [
+        f"other programs left this run {100 * share:.0f} % of the processor, and torch's threads waited for each "
+        "other: with OMP_WAIT_POLICY=passive in the environment, waiting takes less time"
+    ]
