@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +19,8 @@ from stored import make_store
 
 from embedpipe import FeatureStore
 from embedpipe.errors import StoreError, UsageError
-from embedpipe.store.pages.reader import UnusualLayoutError, find_chunks, read_chunk
+from embedpipe.store.pages import thrift
+from embedpipe.store.pages.reader import Chunk, UnusualLayoutError, find_chunks, read_chunk
 from embedpipe.store.scan import read_vectors
 from embedpipe.store.schema import VECTOR, vector_column
 
@@ -130,6 +136,46 @@ def test_damaged_footer_is_an_error(tmp_path: Path) -> None:
         except StoreError:
             noticed += 1
     assert noticed > 100
+
+
+def chunk_with(path: Path, change: Callable[[dict[int, Any]], Any]) -> tuple[Chunk, bytes]:
+    """Return a chunk of one page and its bytes, with another header: no checksum covers that."""
+    with pq.ParquetFile(path) as parquet:
+        (chunk,) = find_chunks(parquet, path.stat().st_size, "v")[1]
+    assert chunk
+    data = path.read_bytes()[chunk.offset : chunk.offset + chunk.size]
+    header, start = thrift.decode(data)
+    change(header)
+    changed = thrift.encode(header) + data[start:]
+    return replace(chunk, offset=0, size=len(changed)), changed
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_damaged_header_of_a_page_is_refused(tmp_path: Path, compression: str) -> None:
+    X = np.random.default_rng(0).standard_normal((50, 7)).astype(np.float32)
+    pq.write_table(table(X), tmp_path / "t.parquet", compression=compression, use_dictionary=False)
+    to = np.zeros_like(X)
+    values = (None, -1, 2**31 - 1, 2**40, -(2**63), b"x", True, thrift.Double(8))
+    for inner, field, value in itertools.product((False, True), (1, 2, 3, 4), values):
+
+        def change(header: dict[int, Any], inner: bool = inner, field: int = field, value: Any = value) -> None:
+            struct = header[5] if inner else header
+            struct.pop(field, None)
+            struct |= {} if value is None else {field: value}
+
+        chunk, data = chunk_with(tmp_path / "t.parquet", change)
+        with contextlib.suppress(OSError, UnusualLayoutError):
+            read_chunk(pa.BufferReader(data), chunk, 7, to)
+            np.testing.assert_array_equal(to, X)
+
+
+def test_other_encoding_than_the_footer_names_is_an_error(tmp_path: Path) -> None:
+    X = np.random.default_rng(0).standard_normal((50, 7)).astype(np.float32)
+    split = {"use_byte_stream_split": ["v.list.element"], "use_dictionary": False, "compression": "none"}
+    pq.write_table(table(X), tmp_path / "t.parquet", **split)
+    chunk, data = chunk_with(tmp_path / "t.parquet", lambda header: header[5].update({2: 0}))
+    with pytest.raises(OSError, match="another encoding than the footer"):
+        read_chunk(pa.BufferReader(data), chunk, 7, np.empty_like(X))
 
 
 def test_take_reads_rows_in_the_given_order(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import io
 import threading
 import zlib
 from dataclasses import dataclass
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ _DATA_PAGE, _PLAIN, _BYTE_STREAM_SPLIT = 0, 0, 9
 
 #: Thrift field numbers of the footer, of a row group, of the entry of a column in it, and of its metadata.
 _ROW_GROUPS, _COLUMNS, _GROUP_ROWS, _METADATA = 4, 1, 3, 3
-_PHYSICAL_TYPE, _PATH, _CODEC, _CHUNK_SIZE, _DATA_OFFSET, _DICTIONARY_OFFSET = 1, 3, 4, 7, 9, 11
+_PHYSICAL_TYPE, _ENCODINGS, _PATH, _CODEC, _CHUNK_SIZE, _DATA_OFFSET, _DICTIONARY_OFFSET = 1, 2, 3, 4, 7, 9, 11
 
 #: Values of enums.
 _FLOAT, _CODECS = 4, {0: "UNCOMPRESSED", 6: "ZSTD"}
@@ -44,12 +45,13 @@ class UnusualLayoutError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Position of the vectors of a row group in the file, in bytes, and their compression."""
+    """Position of the vectors of a row group in the file, in bytes, and their compression and encodings."""
 
     rows: int
     offset: int
     size: int
     compression: str
+    encodings: tuple[int, ...]
 
 
 def find_chunks(parquet: pq.ParquetFile, size: int, column: str) -> tuple[list[int], list[Chunk | None]]:
@@ -89,7 +91,9 @@ def _chunk(metadata: thrift.Struct, rows: int, path: str, size: int) -> Chunk | 
     if not 0 <= offset <= offset + length <= size:
         raise ValueError("a column must lie in the file")
     compression = _CODECS.get(metadata[_CODEC])
-    return None if compression is None or _DICTIONARY_OFFSET in metadata else Chunk(rows, offset, length, compression)
+    if compression is None or _DICTIONARY_OFFSET in metadata:
+        return None
+    return Chunk(rows, offset, length, compression, tuple(metadata[_ENCODINGS]))
 
 
 def read_chunk(source: pa.NativeFile, chunk: Chunk, dim: int, to: FloatArray) -> None:
@@ -111,17 +115,22 @@ def read_chunk(source: pa.NativeFile, chunk: Chunk, dim: int, to: FloatArray) ->
     while at < len(data):
         try:
             header, start = thrift.decode(data, at)
-            count, encoding = header[_ABOUT][_COUNT], header[_ABOUT][_ENCODING]
-            end, full = start + header[_COMPRESSED], filled + count
+            count, encoding = index(header[_ABOUT][_COUNT]), header[_ABOUT][_ENCODING]
+            kind, size, whole = (index(header[field]) for field in (_TYPE, _COMPRESSED, _UNCOMPRESSED))
+            checksum = index(header[_CHECKSUM]) & 0xFFFFFFFF if _CHECKSUM in header else None
+            end, full = start + size, filled + count
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise UnusualLayoutError from error
         page = data[start:end]
-        if header[_TYPE] != _DATA_PAGE or len(page) != header[_COMPRESSED] or full > len(flat):
+        # Levels need fewer bytes than values. What a damaged header says must not be allocated.
+        if kind != _DATA_PAGE or len(page) != size or full > len(flat) or not 0 <= whole <= 8 * count + 64:
             raise UnusualLayoutError
-        if _CHECKSUM in header and zlib.crc32(page) != header[_CHECKSUM] & 0xFFFFFFFF:
+        if checksum is not None and zlib.crc32(page) != checksum:
             raise OSError("the checksum of a page is wrong")
+        if encoding not in chunk.encodings:  # which no checksum covers
+            raise OSError("a page has another encoding than the footer says")
         if chunk.compression == "ZSTD":
-            page = memoryview(pa.Codec("zstd").decompress(page, header[_UNCOMPRESSED]))
+            page = memoryview(pa.Codec("zstd").decompress(page, whole))
         values = _values(page, count, dim, first=-filled % dim)
         if encoding == _PLAIN:
             flat[filled:full] = values.view(np.float32)
