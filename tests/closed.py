@@ -16,21 +16,21 @@ _VERSION, _OPENS_ALL = 0x20080522, 1 << 1 | 1 << 2
 
 
 @contextmanager
-def closed(*paths: Path) -> Iterator[None]:
-    """Take all permissions of paths away during the block, and from the calling thread those of root."""
+def closed(*paths: Path, mode: int = 0) -> Iterator[None]:
+    """Give paths a mode, by default none, during the block, and take from the calling thread what root may do."""
     if os.name == "nt" or (os.geteuid() == 0 and sys.platform != "linux"):
         pytest.skip("every file is open to this user")
-    modes = [path.stat().st_mode for path in paths]
+    before = [path.stat().st_mode for path in paths]
     for path in reversed(paths):
-        path.chmod(0)
+        path.chmod(mode)
     kept = _without(_OPENS_ALL) if os.geteuid() == 0 else None
     try:
         yield
     finally:
         if kept is not None:
             _set(kept)
-        for path, mode in zip(paths, modes, strict=True):
-            path.chmod(mode)
+        for path, old in zip(paths, before, strict=True):
+            path.chmod(old)
 
 
 def _without(bits: int) -> list[int]:

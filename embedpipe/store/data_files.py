@@ -7,6 +7,7 @@ its rows, size, first and last id as they stand in the log. So damage of either 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -41,6 +42,9 @@ ROW_GROUP_BYTES = 8 << 20
 
 #: Names of the data files: random, checksum of the contents, checksum of the entry in the log.
 DATA_FILE = re.compile(r"part-[0-9a-f]{8}-([0-9a-f]{32})-([0-9a-f]{8})\.parquet")
+
+#: What delta-rs says of a file that the user may not open; new entries of a log are written beside it first.
+_DENIED = re.compile(r"(?:file|on)\s+(?P<path>/.+?)(?:#\d+)?\s+(?:\S+\s+)?Permission denied \(os error 13\)", re.DOTALL)
 
 #: Estimated bytes per row of all columns except the vectors.
 ROW_BYTES = 512
@@ -282,7 +286,16 @@ def refuse_repeats(ids: pa.Array | pa.ChunkedArray, path: str) -> None:
 
 
 def reason(error: Exception) -> str:
-    """Return the message of an error of delta-rs in one line, without colours, numbered causes and call stacks."""
+    """Return the message of an error of delta-rs in one line, without colours, numbered causes and call stacks.
+
+    If the user may not open a file or folder, or the disk is full, it says what to do.
+    """
+    if denied := _DENIED.search(str(error)):
+        return closed(denied["path"])
+    if isinstance(error, PermissionError) and error.filename:
+        return closed(error.filename)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"{error}. Make room, and run this again"
     return refusal(str(error)) or one_line(str(error).split("\n   0: ")[0])[:500]
 
 

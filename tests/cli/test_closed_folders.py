@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from closed import closed
 from command import run
+from deltalake.exceptions import DeltaError
 from stored import clusters, make_store
 
 from embedpipe import FeatureStore, repair
@@ -15,6 +18,7 @@ from embedpipe._utils.atomic import names_file
 from embedpipe._utils.folder_kinds import check_file
 from embedpipe.errors import HeadError, StoreError, UsageError, WriteError
 from embedpipe.heads import load_head
+from embedpipe.store.data_files import reason
 
 MUST = "must be open to this user, and permission is denied: change it (chmod), or ask its owner"
 
@@ -100,3 +104,23 @@ def test_any_other_closed_folder_is_named_in_text_and_json(folder: Path) -> None
     assert [result.exit_code for result in results] == [1, 1]
     assert f"{str(target)!r} {MUST}" in results[0].stderr
     assert "must be open to this user" in results[1].stdout
+
+
+def test_store_that_may_only_be_read_is_named_when_it_is_written(folder: Path) -> None:
+    store = FeatureStore(folder / "a.features")
+    rows = store.to_arrow().slice(0, 2)
+    changed = rows.set_column(rows.column_names.index("label"), "label", pa.array(["new", "new"]))
+    with closed(folder / "a.features", mode=0o555), pytest.raises(StoreError) as raised:
+        store.write(changed)
+    assert str(raised.value).endswith(f"{str(folder / 'a.features')!r} {MUST}")
+
+
+@pytest.mark.parametrize("said", ["Unable to open file {}/3.json#1", "Unable to walk dir IO error for operation on {}"])
+def test_denials_of_delta_rs_are_named(tmp_path: Path, said: str) -> None:
+    error = DeltaError(f"Generic error\n{said.format(tmp_path)}\n Permission denied (os error 13)")
+    assert reason(error) == f"{str(tmp_path)!r} {MUST}"
+
+
+def test_full_disk_says_what_to_do() -> None:
+    error = OSError(errno.ENOSPC, "No space left on device")
+    assert reason(error).endswith("No space left on device. Make room, and run this again")

@@ -9,7 +9,8 @@ from pathlib import Path
 def closed(path: str | os.PathLike[str]) -> str:
     """Return what must hold of a path that this user may not open, or of the folder on the way there that is closed."""
     place = Path(path).absolute()
-    folder = next((parent for parent in reversed(place.parents) if _is_closed(parent)), place)
+    last = place if os.path.lexists(place) else place.parent  # which cannot be written
+    folder = next((parent for parent in reversed(place.parents) if _is_closed(parent)), last)
     return f"{str(folder)!r} must be open to this user, and permission is denied: change it (chmod), or ask its owner"
 
 
