@@ -95,7 +95,8 @@ def with_runs(
     """Advice by the next step that `without_pilot` names, with the arguments of that step."""
     step = without_pilot.next_step
     assert step is not None
-    options = {**step.options, "to": str(tmp_path_factory.mktemp("runs") / "store.advice")}
+    # without the ledger, to which other tests of this process add
+    options = {**step.options, "no_ledger": True, "to": str(tmp_path_factory.mktemp("runs") / "store.advice")}
     return advise(*step.sources, **options, progress=False), step.sources, options
 
 
