@@ -249,6 +249,10 @@ class BackboneSpec:
         where each spec is: ``in the store``, ``loaded``.
         """
         if differing := self.diff(other):
+            # Of another network everything differs, and reduced layers follow from those that are captured.
+            differing = self.captured.diff(other.captured) or differing
+            backbone = {name: values for name, values in differing.items() if name in ("provider", "name")}
+            differing = backbone or differing
             fingerprints = ("fingerprint", (self.fingerprint()[:16], other.fingerprint()[:16]))
             lines = [f"  {name}: {a!r} {mine}, {b!r} {theirs}" for name, (a, b) in [fingerprints, *differing.items()]]
             raise SpecMismatchError("\n".join([f"{problem}:", *lines, advice]))

@@ -105,8 +105,11 @@ def test_spec_says_where_vectors_came_from(vectors: Any, tmp_path: Path) -> None
     assert embedpipe.BackboneSpec.from_json(spec.to_json()) == spec
     with pytest.raises(SpecMismatchError, match="dim"):
         import_vectors(vectors[:, 1:], store.path, ids=IDS, name=spec.name, modality="text")
-    with pytest.raises(SpecMismatchError, match="name"):
-        import_vectors(vectors, store.path, ids=IDS, name="another", modality="text")
+    embedpipe.reduce(store.path, dimensions=2)
+    with pytest.raises(SpecMismatchError) as raised:
+        import_vectors(vectors[:, 1:], store.path, ids=IDS, name="another", modality="text")
+    # Dimensions and reduced layers follow from the name.
+    assert [line.split(":")[0].strip() for line in str(raised.value).splitlines()[1:-1]] == ["fingerprint", "name"]
     with pytest.raises(UnknownBackboneError, match="imported vectors"):
         resolve_options(BackboneOptions(backbone="vectors/openai/text-embedding-3-large"))
 
@@ -226,6 +229,14 @@ def test_vectors_are_hashed_only_where_the_store_of_the_head_is(
     assert hashed == [2]
 
 
+def test_missing_column_of_ids_is_answered_with_the_columns(vectors: Any, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"as the name of a column\. Columns: \['sku'\]$"):
+        import_vectors(pa.table({"sku": IDS, "v": vectors.tolist()}), tmp_path / "s")
+    (tmp_path / "ids.csv").write_text("sku,price\nx,1\n")
+    with pytest.raises(SourceError, match=r"has \['sku', 'price'\]: rename the column with the ids to 'id'$"):
+        import_vectors(vectors[:1], tmp_path / "s", ids=tmp_path / "ids.csv")
+
+
 def test_heads_take_vectors(vectors: Any, tmp_path: Path) -> None:
     store = import_vectors(vectors, tmp_path / "s", ids=IDS, labels=LABELS, name="my/model")
     head = embedpipe.fit(store, "centroid")
@@ -243,6 +254,10 @@ def test_heads_take_vectors(vectors: Any, tmp_path: Path) -> None:
     for photos in ("folder_of_photos", ["a.jpg"]):
         with pytest.raises(UsageError, match="imported, from 'my/model', so there is no network"):
             head.predict(photos)
+    with pytest.raises(SourceError, match=r"^id='sku' must be a column"):  # ids= is an option of `import_vectors`
+        head.predict(table, id="sku")
+    with pytest.raises(SourceError, match=r"^label='kind' must be a column"):
+        head.predict(table, label="kind")
     with pytest.raises(UsageError, match="must have 6 values"):
         head.predict(vectors[:, 1:])
 

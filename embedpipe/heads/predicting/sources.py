@@ -90,7 +90,7 @@ def predict_vectors(
         )
     known = options.id or next((name for name in vectors.columns if name.strip().lower() == "id"), None)
     ids = known if known is not None else numbered("", vectors.count)
-    rows = list_vectors(vectors, ids, options.label, options.split).table
+    rows = list_vectors(vectors, ids, options.label, options.split, names=("id", "label")).table
     require_columns(columns, rows.column_names, vectors.name)
     values = column_values(columns, rows)
     predictions, hashes = make(vectors.count), list[str]()

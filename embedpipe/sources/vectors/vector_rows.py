@@ -37,7 +37,13 @@ class VectorRows(NamedTuple):
     notes: tuple[str, ...]
 
 
-def list_vectors(source: VectorSource, ids: Any = None, labels: Any = None, split: str | None = None) -> VectorRows:
+def list_vectors(
+    source: VectorSource,
+    ids: Any = None,
+    labels: Any = None,
+    split: str | None = None,
+    names: tuple[str, str] = ("ids", "labels"),
+) -> VectorRows:
     """Return the rows of vectors.
 
     Parameters
@@ -49,6 +55,8 @@ def list_vectors(source: VectorSource, ids: Any = None, labels: Any = None, spli
         the other columns are taken too.
     split : str, optional
         The column of splits. Default: ``split``.
+    names : tuple of str, default: ('ids', 'labels')
+        What the verb calls its options of ids and labels, for messages.
 
     Raises
     ------
@@ -59,14 +67,14 @@ def list_vectors(source: VectorSource, ids: Any = None, labels: Any = None, spli
     """
     columns: Columns = dict(source.columns)
     notes = list(source.notes)
-    id_column = _choose(columns, source, ids, "id", "ids", notes)
+    id_column = _choose(columns, source, ids, "id", names[0], notes)
     if id_column is None:
         raise SourceError(
             f"vectors need ids, and {source.name} has no column 'id': give one for each "
-            f"({option('ids', ...)}), as a file or as the name of a column"
+            f"({option(names[0], ...)}), as a file or as the name of a column. Columns: {list(columns) or 'none'}"
         )
     columns[id_column] = _checked_ids(columns[id_column], id_column, source)
-    label_column = _choose(columns, source, labels, "label", "labels", notes)
+    label_column = _choose(columns, source, labels, "label", names[1], notes)
     table = pa.table(columns)
     options = SourceOptions(image=id_column, id=id_column, label=label_column, split=split)
     roles = find_column_roles(table.schema, options, source.name, "image")
@@ -138,7 +146,10 @@ def _read(
     if len(found) == 1:
         return {role: table.column(0)}
     if role not in found:
-        raise SourceError(f"{name!r} must have a column {role!r} or one column only, and has {table.column_names}")
+        raise SourceError(
+            f"{name!r} must have a column {role!r} or one column only, and has {table.column_names}: "
+            f"rename the column with the {role}s to {role!r}"
+        )
     return found if role == "id" else {each: found[each] for each in ("id", role) if each in found}
 
 
