@@ -207,6 +207,9 @@ def test_videos_without_a_time_are_refused_with_the_option(clip: Path, tmp_path:
         open_source(clip)
     with pytest.raises(SourceError, match=r"to embed frames of videos, give every='1s'"):
         open_source(clip.parent)
+    (clip.parent / "readme.txt").write_text("from my camera")
+    with pytest.raises(SourceError, match=r"give every='1s'; to embed texts, give modality='text'"):
+        open_source(clip.parent)
     (tmp_path / "a.png").write_bytes(b"picture")
     with pytest.raises(SourceError, match=r"needs videos, and .* has none"):
         open_source(tmp_path, EVERY)

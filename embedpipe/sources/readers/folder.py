@@ -339,11 +339,13 @@ def _contents_of(skipped: Counter[str], root: str, modality: Modality) -> str:
     if not skipped:
         return "the folder is empty"
     types = ", ".join(f"{count} {suffix}" for suffix, count in skipped.most_common(5))
-    if modality == "image" and any(suffix in TEXT_SUFFIXES for suffix in skipped):
-        advice = f"to embed texts, give {option('modality', 'text')}"
-        return f"found {types}; {or_other_modality(advice, modality)}"
-    if modality == "image" and any(suffix in VIDEO_SUFFIXES for suffix in skipped):
-        return f"found {types}; to embed frames of videos, give {option('every', '1s')}"
+    if modality == "image" and any(suffix in TEXT_SUFFIXES + VIDEO_SUFFIXES for suffix in skipped):
+        advice = []
+        if any(suffix in VIDEO_SUFFIXES for suffix in skipped):
+            advice.append(f"to embed frames of videos, give {option('every', '1s')}")
+        if any(suffix in TEXT_SUFFIXES for suffix in skipped):
+            advice.append(or_other_modality(f"to embed texts, give {option('modality', 'text')}", modality))
+        return f"found {types}; {'; '.join(advice)}"
     if TAR_SUFFIX in skipped and modality == "image":  # the tables beside shards list what is in them
         return f"found {types}; for WebDataset shards pass {join(root, '*.tar')!r}"
     for suffix in skipped:
