@@ -91,7 +91,7 @@ def test_vectors_do_not_change_with_the_next_batch():
 
 
 def test_wrong_layers_and_poolings_are_refused():
-    with pytest.raises(UsageError, match="did you mean 'layer3'"):
+    with pytest.raises(UsageError, match=r"did you mean 'layer3'\? `embedpipe backbones"):
         load("timm/test_resnet", layer=("layr3",))
     with pytest.raises(UsageError, match="needs vectors"):
         load("timm/test_resnet", layer=("layer3",), pooling="none")

@@ -25,7 +25,7 @@ def load(name: str, weights: str = "default", **options: Any) -> Any:
 @pytest.mark.parametrize(
     ("name", "weights", "error", "message"),
     [
-        ("ViT-B-33", "none", UnknownBackboneError, "no model 'ViT-B-33'; did you mean 'ViT-B-32'"),
+        ("ViT-B-33", "none", UnknownBackboneError, r"no model 'ViT-B-33'; did you mean 'ViT-B-32'\? `embedpipe"),
         ("ViT-B-32:laion", "none", UnknownBackboneError, "no weights tagged 'laion'.*available: openai, "),
         ("ViT-B-32", "default", WeightsError, "needs the tag of its weights.*available: openai, .*weights='none'"),
         ("ViT-S-32", "default", WeightsError, "it has none"),

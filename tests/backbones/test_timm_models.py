@@ -130,7 +130,7 @@ def test_weights_of_another_architecture_are_refused(tmp_path):
 
 
 def test_unknown_names_and_tags_are_refused():
-    with pytest.raises(UnknownBackboneError, match="did you mean 'resnet18'"):
+    with pytest.raises(UnknownBackboneError, match=r"did you mean 'resnet18'\? `embedpipe backbones"):
         load_backbone("timm/resnet17", device="cpu")
     with pytest.raises(UnknownBackboneError, match=r"resnet18\.a1_in1k"):
         load_backbone("timm/resnet18.no_such", device="cpu")

@@ -123,7 +123,7 @@ def test_error_names_tensors_of_another_architecture(tmp_path):
 
 
 def test_unknown_names_and_misplaced_options_are_refused():
-    with pytest.raises(UnknownBackboneError, match="did you mean 'resnet18'"):
+    with pytest.raises(UnknownBackboneError, match=r"did you mean 'resnet18'\? `embedpipe backbones"):
         load_backbone("torchvision/resnet17", device="cpu")
     with pytest.raises(UsageError, match="checkpoint/PATH"):
         load_backbone("torchvision/resnet18", arch="timm/resnet18", device="cpu")

@@ -76,7 +76,7 @@ def plan_layers(
     for name in names:
         if name not in known:
             raise UsageError(
-                f"{network.name} has no layer {name!r}{nearest(name, known)}; "
+                f"{network.name} has no layer {name!r}{nearest(name, known) or '.'} "
                 "`embedpipe backbones NAME --layers` lists them"
             )
     chosen: dict[str, Pooling] = {}

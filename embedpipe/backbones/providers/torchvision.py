@@ -43,7 +43,7 @@ class TorchvisionProvider:
         if name not in self.names():
             raise UnknownBackboneError(
                 f"torchvision {torchvision.__version__} has no classification model {name!r}"
-                f"{nearest(name, self.names())}; `embedpipe backbones torchvision/` lists them"
+                f"{nearest(name, self.names()) or '.'} `embedpipe backbones torchvision/` lists them"
             )
         published = models.get_model_weights(name).DEFAULT
         transforms = published.transforms()

@@ -64,7 +64,7 @@ def find_model(library: Any, name: str, weights: Weights, offline: bool) -> Name
     architecture, _, tag = name.replace("/", "-").partition(":")
     if architecture not in (known := library.list_models()):
         raise UnknownBackboneError(
-            f"open_clip {library.__version__} has no model {architecture!r}{nearest(architecture, known)}; "
+            f"open_clip {library.__version__} has no model {architecture!r}{nearest(architecture, known) or '.'} "
             "`embedpipe backbones open_clip/` lists them"
         )
     tags = library.list_pretrained_tags_by_model(architecture)

@@ -130,8 +130,8 @@ def require_model(name: str) -> None:
     if not is_model(architecture):
         names = [*timm.list_models(), *timm.list_pretrained()]
         raise UnknownBackboneError(
-            f"timm {timm.__version__} has no model {name!r}{nearest(name, names)}; `embedpipe backbones timm/` lists "
-            "them. A hub repository is timm/hf-hub:ORG/NAME, a folder timm/local-dir:FOLDER"
+            f"timm {timm.__version__} has no model {name!r}{nearest(name, names) or '.'} `embedpipe backbones timm/` "
+            "lists them. A hub repository is timm/hf-hub:ORG/NAME, a folder timm/local-dir:FOLDER"
         )
     try:
         get_pretrained_cfg(name)
