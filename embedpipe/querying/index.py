@@ -138,8 +138,10 @@ class SimilarityIndex:
             If the folder cannot be written.
         """
         options, show = IndexOptions(recall, memory), Progress(progress)
+        opened = open_store(store, before="searching")
+        opened.select_layers(layer, joined=False)
         with warnings.catch_warnings(action="ignore"):
-            index = cls.load(store, layer)
+            index = cls.load(opened, layer)
         if index.reason:
             show.say(f"the index of {index.store.path!r} is built anew: {index.reason}")
         saved = index.saved

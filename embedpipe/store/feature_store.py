@@ -256,7 +256,7 @@ class FeatureStore:
             The store is damaged, or the disk of the cache folder is full. If the map is found to be damaged when it is
             read, it is deleted.
         """
-        chosen, *others = self.select_layers(layer)
+        chosen, *others = self.select_layers(layer, joined=False)
         if others:
             raise UsageError(f"a memory map holds one layer, got {option('layer', layer)}: map each layer by itself")
         vector_map = find_map(self._table, chosen.column, chosen.dim)
@@ -322,13 +322,13 @@ class FeatureStore:
         """Return the commits of the table, newest first, with the provenance that each run recorded."""
         return self._table.history(limit)
 
-    def select_layers(self, layer: str | None = None) -> tuple[LayerSpec, ...]:
+    def select_layers(self, layer: str | None = None, *, joined: bool = True) -> tuple[LayerSpec, ...]:
         """Return the layers of a name in order: ``"layer3"``, or ``"layer3+features"`` for both joined.
 
         None selects the only layer of the network; those that `reduce` made of it are selected by name. Raises
-        UsageError if a layer is unknown or named twice, or if ``layer`` is None and the network has several.
+        UsageError, which advises joined layers if ``joined``, if one is unknown, named twice or not chosen of several.
         """
-        return select_layers(self.spec.layers, layer, self.path)
+        return select_layers(self.spec.layers, layer, self.path, joined=joined)
 
     def _data_column(self, name: str) -> str:
         require_column(name, self.data_columns, self.path)

@@ -324,15 +324,16 @@ def differ(new: pa.ChunkedArray, old: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.invert(same)
 
 
-def select_layers(layers: Sequence[LayerSpec], layer: str | None, path: str) -> tuple[LayerSpec, ...]:
+def select_layers(
+    layers: Sequence[LayerSpec], layer: str | None, path: str, *, joined: bool = True
+) -> tuple[LayerSpec, ...]:
     """Return the layers of the store at ``path`` that a name stands for: see `FeatureStore.select_layers`."""
     known = {each.name: each for each in layers}
     own = [each.name for each in layers if not each.reduction]
     if layer is None and len(own) > 1:
         example = f"{option('layer', 'features')}: the network's output" if "features" in own else option("layer", ...)
-        raise UsageError(
-            f"{path!r} holds several layers: give one of {', '.join(known)}, or several joined by + ({example})"
-        )
+        several = ", or several joined by +" if joined else ""
+        raise UsageError(f"{path!r} holds several layers: give one of {', '.join(known)}{several} ({example})")
     names = own if layer is None else [name.strip() for name in layer.split("+")]
     for name in names:
         if name not in known:

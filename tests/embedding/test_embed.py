@@ -313,8 +313,11 @@ def test_several_layers_are_stored(photos: Path, to: Path) -> None:
     store = run(photos, to, layer=("features", "conv1"))
     assert store.dims == {"embedding": 12, "embedding_conv1": 8}
     assert store.to_numpy(layer="conv1").shape == (12, 8)
-    with pytest.raises(UsageError, match="holds several layers"):
+    with pytest.raises(UsageError, match=r"holds several layers: give one of features, conv1, or several joined by \+"):
         store.to_numpy()
+    for one in (store.mapped, lambda: embedpipe.reduce(store), lambda: embedpipe.SimilarityIndex.build(store)):
+        with pytest.raises(UsageError, match=r"give one of features, conv1 \(layer='features'"):
+            one()
 
 
 def test_invalid_options_are_named(photos: Path, to: Path) -> None:

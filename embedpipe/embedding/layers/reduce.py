@@ -138,7 +138,7 @@ def reduce(
     (chosen,) = build_options((ReduceOptions,), options)
     store = open_store(store, "reducing vectors").refresh()
     show = Progress(progress)
-    source, *others = store.select_layers(chosen.layer)
+    source, *others = store.select_layers(chosen.layer, joined=False)
     name = f"{source.name}.{'white' if chosen.whiten else 'pca'}{chosen.dimensions}"
     if others or source.reduction:
         raise UsageError(f"{option('layer')} must be one layer of the network, got {chosen.layer or source.name!r}")
