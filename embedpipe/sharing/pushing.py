@@ -45,7 +45,7 @@ class PushReport:
     files, bytes : int
         Number of files of the store or head, with the card, and their size; 0 if the repository held them already.
     notes : list of str
-        What was left out, or that nothing was pushed.
+        What was left out or replaced, or that nothing was pushed.
     """
 
     repository: str
@@ -128,7 +128,9 @@ def _push(source: Any, repository: Repository, options: PushOptions, show: Progr
         files = [path for path in folder.rglob("*") if path.is_file()]
         size = sum(path.stat().st_size for path in files)
         with show.step(f"pushing {size / 1e6:,.1f} MB"):
-            commit, url = _upload(folder, repository, options.private)
+            commit, url, replaced = _upload(folder, repository, options.private)
+    if replaced:
+        notes.append(f"what was pushed before is replaced, and stays at {repository.address}@{replaced}")
     return PushReport(f"{repository.address}@{commit}", url, len(files), size, notes)
 
 
@@ -185,8 +187,8 @@ def _copy_head(saved: Path, folder: Path, *, keep_paths: bool) -> dict[str, Any]
     return manifest
 
 
-def _upload(folder: Path, repository: Repository, private: bool) -> tuple[str, str]:
-    """Upload a folder in one commit, and return the commit and the address of its page."""
+def _upload(folder: Path, repository: Repository, private: bool) -> tuple[str, str, str | None]:
+    """Upload a folder in one commit. Return the commit, the address of its page, and the commit that it replaces."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
     api = HfApi()
@@ -201,10 +203,11 @@ def _upload(folder: Path, repository: Repository, private: bool) -> tuple[str, s
             *(CommitOperationDelete(each) for each in replaced if each not in files),
             *(CommitOperationAdd(each, str(path)) for each, path in files.items()),
         ]
+        before = str(api.repo_info(name, repo_type=kind).sha) if replaced else None
         # Of a folder, `upload_folder` may make several commits, between which there would be no whole store.
         with xet_if_it_answers(repository, "write"):
             commit = api.create_commit(name, operations, commit_message="Push by embedpipe", repo_type=kind)
-    return commit.oid, str(commit.commit_url)
+    return commit.oid, str(commit.commit_url), before
 
 
 def _refuse_other_files(names: Sequence[str], repository: Repository) -> None:

@@ -168,9 +168,12 @@ def test_a_head_comes_back_as_it_was(hub: Hub, store: embedpipe.FeatureStore, tm
 
 
 def test_a_second_push_replaces_the_first(hub: Hub, tmp_path: Path) -> None:
-    embedpipe.push(make_store(tmp_path / "one", np.eye(5)), DATA)
+    first = embedpipe.push(make_store(tmp_path / "one", np.eye(5)), DATA)
     (served(hub) / "figure.png").write_bytes(b"mine")
-    embedpipe.push(make_store(tmp_path / "two", np.eye(3)), DATA)
+    second = embedpipe.push(make_store(tmp_path / "two", np.eye(3)), DATA)
+    replaced = "what was pushed before is replaced, and stays at "
+    assert not [note for note in first.notes if note.startswith(replaced)]
+    assert second.notes[-1].startswith(f"{replaced}{DATA}@")
     assert len(embedpipe.pull(DATA, tmp_path / "pulled")) == 3
     assert len(list(served(hub).glob("*.parquet"))) == 1
     assert (served(hub) / "figure.png").read_bytes() == b"mine"
