@@ -100,9 +100,9 @@ def summary(result: EmbedSummary, verbose: bool) -> None:
         rows.append(("left out", skipped))
     if result.bottleneck is not None:
         reason = f" ({result.engine_reason})" if result.engine_reason else ""
-        rows.append(("engine", f"{result.engine}{reason}"))
-        rows.append(("time", f"{result.bottleneck}"))
-        rows.append(("slowest", f"{result.bottleneck.stage}; to speed it up: {result.advice}"))
+        rows += [("engine", f"{result.engine}{reason}"), ("time", f"{result.bottleneck}")]
+        if result.embedded >= result.bottleneck.rate:  # what took less than a second needs no advice
+            rows.append(("slowest", f"{result.bottleneck.stage}; to speed it up: {result.advice}"))
     stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in result.stages.items())
     batches = f"; batches of {result.batch_size}" if result.batch_size else ""
     rows.append(("stages", f"{stages} (over all threads){batches}"))

@@ -13,10 +13,13 @@ from command import run
 from conftest import TINY, write_photo
 from stored import clusters, make_store
 
+import embedpipe
 from embedpipe import FeatureStore
 from embedpipe import __main__ as entry
 from embedpipe._utils.importing import OBJECTS
+from embedpipe.cli import show
 from embedpipe.cli.app import main
+from embedpipe.embedding.bottleneck import Bottleneck
 from embedpipe.report.drawing.wording import counted
 
 
@@ -123,6 +126,19 @@ def test_help_shows_the_type_of_one_value_and_none_for_switches() -> None:
     assert "<bool>" not in shown
     assert "list[" not in shown
     assert "<str>..." in shown
+
+
+@pytest.mark.parametrize(("rate", "advised"), [(10.0, False), (2.0, True)])
+def test_run_of_less_than_a_second_gets_no_advice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rate: float, advised: bool
+) -> None:
+    for number in range(4):
+        write_photo(tmp_path / "photos" / f"{number}.jpg", number)
+    result = embedpipe.embed(tmp_path / "photos", tmp_path / "store", backbone=TINY, progress=False).summary
+    assert result is not None
+    result.bottleneck, result.advice = Bottleneck({"waiting": 1.0}, "waiting", rate, 0.0), "wait"
+    show.summary(result, verbose=False)
+    assert ("to speed it up: wait" in capsys.readouterr().out) == advised
 
 
 def test_an_unknown_option_names_the_verbs_that_have_it() -> None:
