@@ -62,11 +62,11 @@ def find_chunks(parquet: pq.ParquetFile, size: int, column: str) -> tuple[list[i
     """
     footer = io.BytesIO()
     parquet.metadata.write_metadata_file(footer)
-    data, schema = footer.getvalue(), parquet.schema
+    schema = parquet.schema
     path = f"{column}.list.element"
     place = next((i for i in range(len(schema)) if schema.column(i).path == path), None)
     try:
-        groups = thrift.decode(data, len(data) - 8 - int.from_bytes(data[-8:-4], "little"))[0].get(_ROW_GROUPS, [])
+        groups = thrift.read_footer(footer.getvalue()).get(_ROW_GROUPS, [])
         rows = [int(group[_GROUP_ROWS]) for group in groups]
         if min(rows, default=0) < 0 or sum(rows) != parquet.metadata.num_rows:
             raise ValueError("its row groups have other rows")

@@ -152,3 +152,9 @@ def _read_value(data: bytes | memoryview, at: int, kind: int) -> tuple[Any, int]
     if kind == _STRUCT:
         return _read_struct(data, at)
     raise ValueError(f"Parquet has no values of the Thrift type {kind} in footers and headers of pages")
+
+
+def read_footer(file: bytes) -> Struct:
+    """Return the struct at the end of a Parquet file."""
+    size = int.from_bytes(file[-8:-4], "little")
+    return decode(file, len(file) - 8 - size)[0]

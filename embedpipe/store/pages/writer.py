@@ -76,10 +76,10 @@ def write_parquet(rows: pa.Table, sink: Sink, row_group_size: int, plain: Collec
             group = rows.slice(start, row_group_size)
             matrices = {name: matrix(group.column(name), length, name) for name, length in lengths.items()}
             vectors.append({name: _write_chunk(sink, name, X) for name, X in matrices.items()})
-    written = _footer(arrow.getvalue())
+    written = thrift.read_footer(arrow.getvalue())
     empty = io.BytesIO()
     pq.write_table(rows.schema.empty_table(), empty, **options)
-    footer = _footer(empty.getvalue())  # which has the schema of all columns
+    footer = thrift.read_footer(empty.getvalue())  # which has the schema of all columns
     footer[_ROW_COUNT], footer[_ROW_GROUPS] = written[_ROW_COUNT], written[_ROW_GROUPS]
     for entry, place, added in zip(footer[_ROW_GROUPS], places, vectors, strict=True):
         _shift(entry, place - entry[_FILE_OFFSET])
@@ -119,12 +119,6 @@ def _common_length(rows: pa.Table, name: str) -> int:
     lengths = pc.min_max(pc.list_value_length(column)).as_py()
     even = lengths["min"] == lengths["max"] and (lengths["max"] or 0) * 4 <= MOST_BYTES
     return lengths["max"] or 0 if even and not nulls else 0
-
-
-def _footer(file: bytes) -> Struct:
-    """Return the struct at the end of a Parquet file."""
-    size = int.from_bytes(file[-8:-4], "little")
-    return thrift.decode(file, len(file) - 8 - size)[0]
 
 
 def _write_chunk(sink: Sink, name: str, X: npt.NDArray[np.float32]) -> Struct:
