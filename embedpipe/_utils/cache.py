@@ -172,7 +172,8 @@ def _require_own(folder: Path, info: os.stat_result) -> None:
 
 def _entry(path: Path) -> CacheEntry:
     size, used = 0, 0.0
-    for each in (path, *(path.rglob("*") if path.is_dir() else ())):
+    inside = (Path(place, name) for place, folders, files in os.walk(path) for name in (*folders, *files))
+    for each in (path, *inside):
         with suppress(OSError):  # another process deleted it
             info = each.lstat()
             size, used = size + (0 if each.is_dir() else info.st_size), max(used, info.st_mtime)

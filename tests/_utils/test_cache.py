@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from deleted import delete_when_listed
 
 from embedpipe._utils import cache
 from embedpipe._utils.cache import cache_entries, find_cache, keep_limit, name_of, open_cache
@@ -120,6 +121,14 @@ def test_files_of_others_in_the_folder_are_neither_listed_nor_deleted(
     keep_limit()
     assert not mine.exists()
     assert all(path.exists() for path in others)
+
+
+def test_entry_that_another_process_deletes_is_listed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = fill("vectors", "a", 5_000, 9)
+    inside = folder / "vectors" / ("b" * 32) / "inside"
+    inside.mkdir(parents=True)
+    delete_when_listed(inside, monkeypatch)
+    assert {entry.path for entry in cache_entries()} == {mine, inside.parent}
 
 
 @pytest.mark.parametrize("value", ["much", "-1", "nan", "inf"])

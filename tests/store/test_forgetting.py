@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from deleted import delete_when_listed
 from stored import clusters, make_store
 
 import embedpipe
@@ -204,6 +205,15 @@ def test_heads_of_the_store_are_named(store: FeatureStore, tmp_path: Path) -> No
     result = embedpipe.forget(store, [PERSON])
     assert result.heads == [str(tmp_path / "knn")]
     assert result.fitted == [str(tmp_path / "centroid")]
+
+
+def test_heads_are_found_beside_a_folder_that_another_process_deletes(
+    store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedpipe.fit(store, "centroid", to=tmp_path / "centroid", folds=0)
+    (tmp_path / "another").mkdir()
+    delete_when_listed(tmp_path / "another", monkeypatch)
+    assert embedpipe.forget(store, [PERSON]).fitted == [str(tmp_path / "centroid")]
 
 
 def test_other_stores_of_the_cache_with_the_content_are_dropped(store: FeatureStore) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
@@ -258,12 +259,15 @@ def _heads(folder: Path, table_id: str) -> tuple[list[str], list[str]]:
     """Return the heads beside the store and in the working folder that were fitted on it: those with rows, others."""
     found: dict[Path, bool] = {}
     for place in {folder.resolve().parent, Path.cwd()}:
-        for manifest in (*place.glob("*/manifest.json"), *place.glob("*/*/manifest.json")):
-            try:
-                about = json.loads(manifest.read_text())
-                if about["store_id"] == table_id:
-                    found[manifest.parent] = bool(about["neighbours"])
-            except (OSError, ValueError, LookupError, TypeError):
-                continue
+        for pattern in ("*/manifest.json", "*/*/manifest.json"):
+            # `Path.glob` of Python 3.11 fails where another process deletes a folder of its own there.
+            for name in glob.iglob(pattern, root_dir=place, include_hidden=True):  # noqa: PTH207
+                manifest = place / name
+                try:
+                    about = json.loads(manifest.read_text())
+                    if about["store_id"] == table_id:
+                        found[manifest.parent] = bool(about["neighbours"])
+                except (OSError, ValueError, LookupError, TypeError):
+                    continue
     paths = sorted(found)
     return [str(path) for path in paths if found[path]], [str(path) for path in paths if not found[path]]

@@ -226,6 +226,12 @@ def _clean(folder: Path) -> None:
     column = folder.name.partition("-")[0]
     for other in folder.parent.iterdir():
         old = other.name.startswith(column) and other != folder and folder.is_dir()
-        abandoned = other.name.startswith("unfinished-") and other.stat().st_mtime < time.time() - ABANDONED_SECONDS
-        if old or abandoned:
+        if old or (other.name.startswith("unfinished-") and _is_abandoned(other)):
             shutil.rmtree(other, ignore_errors=True)
+
+
+def _is_abandoned(folder: Path) -> bool:
+    try:
+        return folder.stat().st_mtime < time.time() - ABANDONED_SECONDS
+    except OSError:  # another process deleted it
+        return False
