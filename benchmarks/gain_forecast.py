@@ -23,6 +23,9 @@ the fine-tunings of its user. Interval scores are those of the 80 % intervals, i
 Then `data/probe_and_finetuned.csv`: 44 pairs at 1, 10 and 100 % of the labels, none of them among those of
 the fit. Their gains at 1 and 10 % are a pilot, from which and from the probe at 100 % the gain there is forecast.
 
+Last a bound: how many of these pairs, and of the cells of `predicted_gain.py`, would be decided if pilots at a quarter
+of the labels measured their gains without any error (more test rows, more seeds).
+
 ``--write`` replaces the fitted model in the package.
 """
 
@@ -44,7 +47,7 @@ from scipy.special import expit
 from sklearn.linear_model import Ridge
 
 from embedpipe.finetuning.advice.forecasting import gain_model
-from embedpipe.finetuning.advice.forecasting.forecast import Forecast, forecast_gain, kept_gain
+from embedpipe.finetuning.advice.forecasting.forecast import Forecast, chance_to_decide, forecast_gain, kept_gain
 from embedpipe.finetuning.advice.forecasting.gain_model import GainModel, Observed, Setting, features, logit
 from embedpipe.finetuning.advice.forecasting.measurement import expected_variance, observe
 
@@ -69,6 +72,23 @@ SIZES = {
     "Pets": (3_680, 37),
     "UCI HAR": (7_352, 6),
 }
+#: Labels, classes, accuracy of the probe and pretraining of the cells of `predicted_gain.py`, by RESULTS.md.
+OWN_CELLS = (
+    (400, 20, 0.528, "text-lm"),
+    (250, 10, 0.710, "cnn-sup"),
+    (250, 10, 0.893, "cnn-sup"),
+    (500, 10, 0.926, "cnn-sup"),
+    (250, 2, 0.989, "cnn-sup"),
+    (250, 2, 0.823, "cnn-sup"),
+    (250, 10, 0.752, "cnn-sup"),
+    (500, 10, 0.784, "cnn-sup"),
+    (250, 4, 0.685, "cnn-sup"),
+    (832, 52, 0.862, "text-lm"),
+    (250, 8, 0.910, "text-lm"),
+    (500, 8, 0.930, "text-lm"),
+    (250, 2, 0.948, "text-lm"),
+    (500, 2, 0.959, "text-lm"),
+)
 SHARED = {"V-PETL Bench (copies VPT, Jia 2022)", "OSU ViT-PEFT (Mai 2024)", "FourierFT/LoLDU ViT table"}
 
 
@@ -114,6 +134,15 @@ def read_pairs() -> list[Pair]:
             tuned = float(row["tuned"]) / 100
             pairs.append(Pair(source, row["dataset"], row["backbone"], setting, tuned, rows))
     return pairs
+
+
+def read_sweeps() -> dict[tuple[str, ...], list[dict[str, str]]]:
+    """Return the rows of `SWEEPS` by source, data set and backbone."""
+    cells: dict[tuple[str, ...], list[dict[str, str]]] = defaultdict(list)
+    with SWEEPS.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            cells[row["source"], row["dataset"], row["backbone"]].append(row)
+    return cells
 
 
 class Fit:
@@ -351,10 +380,7 @@ def simple_forecasts(pairs: list[Pair], sources: npt.NDArray[Any]) -> dict[str, 
 
 def measure_sweeps(model: GainModel) -> dict[str, Any]:
     """Forecast the gain with all labels from the gains with 1 and 10 % of them, and print the outcomes."""
-    cells: dict[tuple[str, ...], list[dict[str, str]]] = defaultdict(list)
-    with SWEEPS.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            cells[row["source"], row["dataset"], row["backbone"]].append(row)
+    cells = read_sweeps()
     results = {}
     rows = [
         ["doublings", "with a pilot", "log score", "MAE", "Brier score", "decided", "right", "in the 80 % interval"]
@@ -400,14 +426,35 @@ def _sweep_regret(cells: list[list[dict[str, str]]], model: GainModel) -> dict[s
     return measure_regret(full, forecasts, by_error, np.full(len(full), 1 / len(full)))
 
 
-def _pilot_of(pairs: list[Pair]) -> list[Observed]:
-    return [Observed(pair.setting, pair.logit_gain, pair.variance + 0.02) for pair in pairs]
+def measure_bound(model: GainModel) -> dict[str, float]:
+    """Print how many cells are decided by pilots of a quarter of the labels as they are, and by pilots without error.
+
+    The gains of the pilots of the own cells are not needed: the forecast says how probable a decision is.
+    """
+    cells = list(read_sweeps().values())
+    rows, bound = [["pilots", f"decided of the {len(cells)} pairs", f"expected of the {len(OWN_CELLS)} own cells"]], {}
+    for name, share in (("as they are", 1.0), ("without error", 1e-6)):
+        published = sum(_score(cell, model, with_pilot=True, error=share)[3] for cell in cells)
+        own = 0.0
+        for labels, classes, accuracy, pretraining in OWN_CELLS:
+            full = Setting(accuracy, labels, classes, pretraining)
+            quarter = replace(full, labels=labels // 4)
+            error = expected_variance(2, labels // 5) / (accuracy * (1 - accuracy)) ** 2
+            own += chance_to_decide(full, [], Observed(quarter, 0.0, share * error), MIN_GAIN, model)
+        rows.append([name, f"{published:.0f}", f"{own:.1f}"])
+        bound[name] = (published + own) / (len(cells) + len(OWN_CELLS))
+    print(markdown_table(rows) + "\n")
+    return bound
 
 
-def _score(cell: list[dict[str, str]], model: GainModel, with_pilot: bool) -> tuple[float, ...]:
+def _pilot_of(pairs: list[Pair], error: float = 1.0) -> list[Observed]:
+    return [Observed(pair.setting, pair.logit_gain, error * (pair.variance + 0.02)) for pair in pairs]
+
+
+def _score(cell: list[dict[str, str]], model: GainModel, with_pilot: bool, error: float = 1.0) -> tuple[float, ...]:
     *pilot, full = sorted(cell, key=lambda row: int(row["labels"]))
     pairs = [_sweep_pair(row) for row in (*pilot, full)]
-    observed = _pilot_of(pairs[:-1]) if with_pilot else []
+    observed = _pilot_of(pairs[:-1], error) if with_pilot else []
     last = pairs[-1]
     forecast = forecast_gain(last.setting, observed, min_gain=MIN_GAIN, model=model, measurement_variance=last.variance)
     normal = model.predict(last.setting, observed)
@@ -441,6 +488,7 @@ def main() -> None:
     pairs = read_pairs()
     model = Fit(pairs).model()
     results = {"left out": measure_left_out(pairs), "sweeps": measure_sweeps(model), "model": asdict(model)}
+    results["bound"] = measure_bound(model)
     if options.write:
         target = Path(gain_model.__file__).with_name(gain_model.FILE)
         target.write_text(json.dumps(asdict(model), indent=1) + "\n", encoding="utf-8")
