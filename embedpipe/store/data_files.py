@@ -285,6 +285,12 @@ def refuse_repeats(ids: pa.Array | pa.ChunkedArray, path: str) -> None:
         raise damaged(path, f"ids of {path!r} must be unique, and one occurs twice")
 
 
+def is_shortage(error: BaseException) -> bool:
+    """Return whether an error says that there is no memory, or no room for one more open file: nothing is damaged."""
+    codes = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in codes)
+
+
 def reason(error: Exception) -> str:
     """Return the message of an error of delta-rs in one line, without colours, numbered causes and call stacks.
 

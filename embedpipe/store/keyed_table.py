@@ -161,11 +161,13 @@ class KeyedTable:
 
     @contextlib.contextmanager
     def open_bytes(self, file: DataFile) -> Iterator[pa.NativeFile]:
-        """Open a data file for the block. Raises StoreError with its name if it is missing or damaged."""
+        """Open a data file for the block. Raises StoreError with its name if it is damaged, and as `is_shortage`."""
         try:
             with outages_raised(self.path), data_files.open_input(self.fs, f"{self.base}/{file.path}") as source:
                 yield source
         except (OSError, UnicodeDecodeError, pa.ArrowException) as error:  # a name in the file may be no text
+            if data_files.is_shortage(error):
+                raise
             why = "no such file" if isinstance(error, FileNotFoundError) else str(error)
             raise self._damaged(file, why) from error
 
@@ -240,8 +242,7 @@ class KeyedTable:
         """Yield each file that holds any of these ids, with the mask of the matching rows."""
         if len(ids) == ids.null_count:
             return
-        bounds = pc.min_max(ids)
-        first, last = bounds["min"].as_py(), bounds["max"].as_py()
+        first, last = pc.min_max(ids).as_py().values()
         index = IdIndex(ids)
         for file in self.files:
             if file.first <= last and first <= file.last:

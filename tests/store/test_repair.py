@@ -292,3 +292,31 @@ def test_repair_on_a_full_disk_names_the_file_and_works_later(path: Path, monkey
         assert {file: file.read_bytes() for file in before} == before
     embedpipe.repair(path)
     np.testing.assert_array_equal(FeatureStore(path).to_numpy(), X)
+
+
+TOO_MANY = OSError(errno.EMFILE, "Too many open files")
+
+
+@pytest.mark.parametrize(
+    ("where", "error"),
+    [
+        ("store.data_files.open_input", TOO_MANY),
+        ("store.data_files.open_input", pa.lib.ArrowMemoryError("malloc of size 64 failed")),
+        ("store.data_files.open_input", OSError("AWS Error ACCESS_DENIED during GetObject operation")),
+        ("store.repairing.damage.file_checksum", TOO_MANY),
+    ],
+)
+def test_file_that_cannot_be_read_for_now_is_not_dropped(
+    path: Path, error: Exception, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    halved(entry(path, 1))
+
+    def fail(*_: Any) -> NoReturn:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(f"embedpipe.{where}", fail)
+        with pytest.raises((StoreError, OSError, MemoryError), match=r"open files|malloc|refuses the request"):
+            embedpipe.repair(path)
+    assert embedpipe.repair(path).lost == 0
+    np.testing.assert_array_equal(FeatureStore(path).to_numpy(), X)

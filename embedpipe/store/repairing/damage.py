@@ -11,23 +11,26 @@ import pyarrow.parquet as pq
 
 from embedpipe._utils.checksums import checksum, file_checksum
 from embedpipe.errors import StoreError
-from embedpipe.store.data_files import DATA_FILE, DataFile, read_ids
+from embedpipe.sources.access.outage import refusal
+from embedpipe.store.data_files import DATA_FILE, DataFile, is_shortage, read_ids
 from embedpipe.store.keyed_table import KeyedTable
 
 
 def find_damage(table: KeyedTable, files: Iterable[DataFile] | None = None) -> Iterator[tuple[DataFile, str | None]]:
     """Yield each data file, by default of the table's version, and what is wrong with it.
 
-    All bytes are read, and compared with the file's name, the log and the schema. Raises StoreError for a file that
-    this user may not open, of which nothing can be said.
+    All bytes are read, and compared with the file's name, the log and the schema. Of a file that cannot be read though
+    it may be whole, nothing can be said: raises StoreError if this user may not open it or the storage refuses, and
+    OSError or MemoryError as `is_shortage`.
     """
     for file in table.files if files is None else files:
         try:
             yield file, _damage(table, file)
         except (StoreError, OSError, UnicodeDecodeError, pa.ArrowException) as error:
-            if isinstance(error.__cause__, PermissionError):
+            cause = error.__cause__ or error
+            if isinstance(cause, PermissionError) or is_shortage(cause) or refusal(str(cause)):
                 raise
-            yield file, str(error.__cause__ or error)
+            yield file, str(cause)
 
 
 def _damage(table: KeyedTable, file: DataFile) -> str | None:
@@ -53,7 +56,7 @@ def _damage(table: KeyedTable, file: DataFile) -> str | None:
 
 
 def as_on_disk(folder: Path, name: str) -> DataFile | None:
-    """Return the entry of a data file as the file itself tells it; None if it is damaged."""
+    """Return the entry of a data file as the file itself tells it; None if it is damaged. Raises as `is_shortage`."""
     path, match = folder / name, DATA_FILE.fullmatch(name)
     try:
         if match and file_checksum(path) != match[1]:
@@ -62,6 +65,8 @@ def as_on_disk(folder: Path, name: str) -> DataFile | None:
             ids = read_ids(parquet)
         bounds = pc.min_max(ids)
         file = DataFile(name, len(ids), path.stat().st_size, bounds["min"].as_py(), bounds["max"].as_py())
-    except (OSError, UnicodeDecodeError, pa.ArrowException, LookupError):
+    except (OSError, UnicodeDecodeError, pa.ArrowException, LookupError) as error:
+        if is_shortage(error):
+            raise
         return None
     return file if file.is_as_named else None

@@ -15,7 +15,7 @@ from deltalake import DeltaTable, Schema
 
 from embedpipe._utils.atomic import sync, whole_file
 from embedpipe.errors import StoreError
-from embedpipe.store.data_files import DATA_FILE, DataFile
+from embedpipe.store.data_files import DATA_FILE, DataFile, is_shortage
 from embedpipe.store.delta_log import ACTIONS_KEY, SCHEMA_KEY, Entry, LocalLog, entry_checksum, schema_checksum
 from embedpipe.store.repairing.damage import as_on_disk
 
@@ -247,7 +247,9 @@ def _checkpoints(log: LocalLog) -> list[int]:
                 DataFile(add["path"], each["numRecords"], add["size"], each["minValues"]["id"], each["maxValues"]["id"])
                 for add, each in zip(adds, stats, strict=True)
             ]
-        except (OSError, ValueError, LookupError, TypeError, pa.ArrowException):
+        except (OSError, ValueError, LookupError, TypeError, pa.ArrowException) as error:
+            if is_shortage(error):
+                raise
             continue
         if all(file.is_as_named for file in files):
             good.append(int(path.name.split(".")[0]))
