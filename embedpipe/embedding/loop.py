@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from embedpipe._utils.option_names import option
-from embedpipe.embedding.plan import failure_of
 from embedpipe.embedding.preparing import Find, Prepared, Preparer, WeightGuess, Window, prepare_windows
 from embedpipe.embedding.summary import StageTimer
 from embedpipe.embedding.writing.messages import Embedded, Message, Reused
@@ -149,13 +148,13 @@ def _embed_batch(job: Job, listing: Listing, forward: Forwarder, timer: StageTim
         raise
     except Exception as error:
         if len(batch) == 1:
-            return [failure_of(listing, batch[0].row, error, "forward")]
+            return [listing.failure(batch[0].row, error, "forward")]
         # Halving finds the item on which the backbone fails.
         halves = batch[: len(batch) // 2], batch[len(batch) // 2 :]
         return [message for half in halves for message in _embed_batch(half, listing, forward, timer)]
     finite = np.logical_and.reduce([np.isfinite(block).all(axis=1) for block in vectors.values()])
     messages: list[Message] = [
-        failure_of(listing, each.row, ForwardError("the vector of the backbone has NaN or infinite values"), "forward")
+        listing.failure(each.row, ForwardError("the vector of the backbone has NaN or infinite values"), "forward")
         for each, good in zip(batch, finite, strict=True)
         if not good
     ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ from embedpipe.decoding import decode_pixels, payload_hash
 from embedpipe.decoding.recipe import Preprocessing
 from embedpipe.errors import DuplicateIdError, Failure, ReadError
 from embedpipe.sources import is_position, root_exists, same_root
-from embedpipe.sources.access.outage import is_outage
 from embedpipe.sources.boxes import FRAGMENT
 from embedpipe.sources.listing import Listing
 from embedpipe.sources.reading import RowNumbers, take_near
@@ -33,6 +31,9 @@ PART_ROWS = 1 << 16
 
 #: Most broken items that are tried before the network is loaded, one after the other.
 MOST_BROKEN = 256
+
+#: End of the id of a page or frame, after that of its file.
+_PART = r"#(page|t)=[0-9.]+$"
 
 #: Columns kept of rows of the root that the listing lacks.
 UNLISTED = pa.schema([("id", pa.string()), ("uri", pa.string())])
@@ -139,13 +140,6 @@ def make_plan(
     )
 
 
-def failure_of(listing: Listing, row: int, error: Exception, stage: str) -> Failure:
-    """Return the Failure of a row of a listing."""
-    table = listing.table
-    failure = Failure.of(table.column("id")[row].as_py(), table.column("uri")[row].as_py(), error, stage)
-    return dataclasses.replace(failure, temporary=is_outage(error))
-
-
 def still_broken(listing: Listing, rows: RowNumbers, known: pa.ChunkedArray, recipe: object) -> list[Failure] | None:
     """Return why each row fails again, if all of them failed before and still do; None as soon as one may be embedded.
 
@@ -173,7 +167,7 @@ def still_broken(listing: Listing, rows: RowNumbers, known: pa.ChunkedArray, rec
             stage = "decode"
             decode_pixels(payload, recipe)
         except Exception as error:  # as when they are embedded
-            failures.append(failure_of(listing, row, error, stage))
+            failures.append(listing.failure(row, error, stage))
         else:
             return None
     return failures
@@ -211,11 +205,12 @@ def gone_from(listing: Listing, rows: pa.Table) -> pa.ChunkedArray:
     """Return the mask of rows (``id``, ``uri``) whose item is gone: the listing has neither the id nor the uri.
 
     The uri of a cell is only its row number, which another item takes when rows are removed; two items may have one
-    box.
+    box. Pages and frames of a file that cannot be listed, as it is being written, are not gone.
     """
     unlistable = pa.array([failure.id for failure in listing.failures], pa.string())
     listed = are_among(rows.column("id"), listing.table.column("id"))
-    listed = pc.or_(listed, pc.is_in(rows.column("id"), value_set=unlistable))
+    for ids in (rows.column("id"), pc.replace_substring_regex(rows.column("id"), _PART, "")):
+        listed = pc.or_(listed, pc.is_in(ids, value_set=unlistable))
     same_uri = are_among(rows.column("uri"), listing.table.column("uri"))
     return pc.invert(pc.or_(listed, pc.and_(same_uri, pc.invert(_is_cell(rows.column("uri"))))))
 

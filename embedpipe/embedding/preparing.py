@@ -17,7 +17,6 @@ import numpy.typing as npt
 from embedpipe.backbones import Item
 from embedpipe.backbones.backbone import Backbone
 from embedpipe.decoding import payload_hash
-from embedpipe.embedding.plan import failure_of
 from embedpipe.embedding.summary import StageTimer
 from embedpipe.embedding.writing.messages import Reused
 from embedpipe.errors import Failure
@@ -114,7 +113,7 @@ class Preparer:
                 payload = self._listing.read(row)
                 digest = payload_hash(payload)
             except Exception as error:  # one bad item must not stop a run
-                fetched.others.append(failure_of(self._listing, row, error, "read"))
+                fetched.others.append(self._listing.failure(row, error, "read"))
                 continue
             if (known := self._find(row, digest)) is None:
                 fetched.payloads.append((row, digest, payload))
@@ -146,7 +145,7 @@ class Preparer:
                     done.prepared.append(Prepared(row, digest, finish(value)))
                     value = None  # frees the pixels
             except Exception as error:
-                done.others.append(failure_of(self._listing, row, error, "decode"))
+                done.others.append(self._listing.failure(row, error, "decode"))
         spent[last] += time.perf_counter() - start
         for stage, seconds in spent.items():
             self._timer.add(stage, seconds)

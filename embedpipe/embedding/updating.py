@@ -139,6 +139,7 @@ def _execute(
     """
     plan, watch, begin = work.plan, OutageWatch(), time.perf_counter()
     for failure in listing.failures if work.shard.number == 1 else ():
+        watch(failure)
         progress.event("item_failed", **dataclasses.asdict(failure))
         writer.put(failure)
 

@@ -7,7 +7,7 @@ A listing is an Arrow table without Python objects, with about 150 bytes per ite
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedpipe.errors import DuplicateIdError, Failure
+from embedpipe.sources.access.outage import is_outage
 from embedpipe.sources.columns.spool import Spool, spooled
 from embedpipe.sources.reading import Reader, RowNumbers, take_near
 
@@ -83,6 +84,11 @@ class Listing:
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
+
+    def failure(self, row: int, error: Exception, stage: str) -> Failure:
+        """Return the Failure of a row."""
+        id, uri = (self.table.column(name)[row].as_py() for name in ("id", "uri"))
+        return replace(Failure.of(id, uri, error, stage), temporary=is_outage(error))
 
     def take(self, rows: RowNumbers) -> Listing:
         """Return the listing of some rows in their order, without failures. Its pickle holds these rows only."""

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from embedpipe.errors import DecodeError, Failure, ReadError
+from embedpipe.errors import DecodeError, ReadError
 from embedpipe.sources.file_types import suffix_of
 from embedpipe.sources.listing import Listing
 from embedpipe.sources.readers.tar_shards import split_member_uri
@@ -141,15 +141,13 @@ def with_pages(listing: Listing) -> Listing:
     Files of one page stay as they are. Those whose pages cannot be found become failures.
     """
     rows, pages, failures = array("q"), array("q"), list(listing.failures)
-    uris, ids = listing.table.column("uri"), listing.table.column("id")
+    uris = listing.table.column("uri")
     for row in range(len(listing)):
         uri = uris[row].as_py()
         try:
             count = len(page_places(data)) if _may_be_tiff(uri) and is_tiff(data := listing.read(row)) else 1
-        except ReadError:
-            count = 1  # fails again when it is read
-        except DecodeError as error:
-            failures.append(Failure.of(ids[row].as_py(), uri, error, "read"))
+        except Exception as error:  # items of programs raise many types, and one bad file must not stop a run
+            failures.append(listing.failure(row, error, "read"))
             continue
         rows.extend([row] * count)
         pages.extend(range(1, count + 1) if count > 1 else [0])

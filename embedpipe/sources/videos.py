@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from embedpipe._utils.importing import import_extra
 from embedpipe._utils.option_names import option
-from embedpipe.errors import DecodeError, Failure, ReadError, SourceError, UsageError
+from embedpipe.errors import DecodeError, ReadError, SourceError, UsageError
 from embedpipe.sources.access.roots import Access
 from embedpipe.sources.file_types import VIDEO_SUFFIXES, read_payload, suffix_of
 from embedpipe.sources.listing import Listing
@@ -101,7 +101,7 @@ def with_frames(listing: Listing, every: float) -> Listing:
     import_extra("av", "video")
     rows, times = array("q"), array("d")
     failures = list(listing.failures)
-    for row, (id, uri) in enumerate(zip(ids, uris, strict=True)):
+    for row, uri in enumerate(uris):
         if not is_video(uri):
             rows.append(row)
             times.append(math.nan)
@@ -109,7 +109,7 @@ def with_frames(listing: Listing, every: float) -> Listing:
         try:
             count = _count(uri, every, reader.access)
         except Exception as error:  # PyAV raises many types, and one bad file must not stop a run
-            failures.append(Failure.of(id, uri, error, "read"))
+            failures.append(listing.failure(row, error, "read"))
             continue
         rows.extend([row] * count)
         times.extend(round(number * every, 3) for number in range(count))

@@ -160,3 +160,35 @@ def test_pages_of_a_file_are_looked_for_twice_at_most(tmp_path: Path, monkeypatc
     levels = [Image.open(io.BytesIO(listing.read(row))).getpixel((0, 0))[0] for row in range(len(listing))]
     assert sorted(levels) == list(range(20))
     assert len(calls) == 2
+
+
+def test_pages_of_a_file_that_is_broken_for_now_are_not_pruned(tmp_path: Path) -> None:
+    folder, to = tmp_path / "photos", tmp_path / "s"
+    folder.mkdir()
+    for i in range(4):
+        Image.new("RGB", (8, 8), (60 * i, 0, 0)).save(folder / f"{i}.png")
+    pages = [Image.new("RGB", (8, 8), (level, 0, 0)) for level in (10, 200)]
+    pages[0].save(folder / "x.tif", save_all=True, append_images=pages[1:])
+    ids = embedpipe.embed(folder, to, tiff_pages="all", **BACKBONE).ids()
+    whole = (folder / "x.tif").read_bytes()
+    (folder / "x.tif").write_bytes(whole[:60])
+    store = embedpipe.embed(folder, to, tiff_pages="all", prune=True, **BACKBONE)
+    assert (store.ids(), store.summary.pruned, store.summary.failed) == (ids, 0, 1)
+    (folder / "x.tif").unlink()
+    assert embedpipe.embed(folder, to, tiff_pages="all", prune=True, **BACKBONE).summary.pruned == 2
+
+
+def test_an_item_of_a_program_that_raises_is_a_failure_of_its_pages_too() -> None:
+    class Pages:
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, row: int) -> tuple[Image.Image, str]:
+            if row:
+                raise RuntimeError("torn")
+            return Image.new("RGB", (8, 8)), "a"
+
+        targets = ("a", "b")
+
+    listing = open_source(Pages(), SourceOptions(tiff_pages="all"))
+    assert [(failure.id, failure.message) for failure in listing.failures] == [("00000001", "torn")]

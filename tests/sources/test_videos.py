@@ -233,3 +233,16 @@ def test_frames_are_embedded_once_and_shown(clip: Path, tmp_path: Path, monkeypa
     pictures = Pictures(Collection(embedpipe.FeatureStore(to)))
     assert is_frame(pictures.read(2), 20)
     assert pictures.thumbnail(2)[:2] == b"\xff\xd8"
+
+
+def test_frames_of_a_video_that_is_being_copied_are_not_pruned(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+    video, to = copied(clip, tmp_path / "videos" / "a.mp4"), tmp_path / "store"
+    for size in (None, 100):
+        video.write_bytes(clip.read_bytes()[:size])
+        store = embedpipe.embed(
+            video.parent, to, backbone="python:tiny_backbone.make", every="1s", prune=True, force=True
+        )
+    assert (store.summary.failed, store.summary.pruned, len(store)) == (1, 0, 6)

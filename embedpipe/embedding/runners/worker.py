@@ -22,7 +22,6 @@ from embedpipe._utils.device import choose_device
 from embedpipe.backbones.load import load_with_options
 from embedpipe.embedding.hash_index import Contents
 from embedpipe.embedding.loop import Forwarder, embed_rows
-from embedpipe.embedding.plan import failure_of
 from embedpipe.embedding.runners.attempts import MOST_ATTEMPTS, Attempts
 from embedpipe.embedding.runners.runner import Execution
 from embedpipe.embedding.runners.tasks import Task, TaskResult, WorkerJob
@@ -130,9 +129,8 @@ def _one_by_one(
     """Embed each row by itself. A row during which a worker died fails."""
     for row in rows.tolist():
         if row in attempts.deadly:
-            yield failure_of(
-                task.listing, row, WorkerDied("the worker process died while it embedded this item"), "forward"
-            )
+            died = WorkerDied("the worker process died while it embedded this item")
+            yield task.listing.failure(row, died, "forward")
             continue
         attempts.begin_row(row)
         yield from embed(rows[row : row + 1])
