@@ -33,6 +33,7 @@ from embedpipe.errors import ItemError, StoreError, UsageError
 from embedpipe.sources import list_items
 from embedpipe.sources.listing import Listing
 from embedpipe.store import FeatureStore
+from embedpipe.store.delta_log import refuse_forked
 from embedpipe.store.schema import matrix
 
 #: The part of the cache folder that holds the stores of vectors.
@@ -204,6 +205,7 @@ precision, decode, range, channels, offline
         ids = [f"{i:09d}" for i in range(len(items))]
         listing = list_items(items, ids, modality=backbone.spec.modality)
         digests = self._digests(listing)
+        refuse_forked()  # the store in the cache is not damaged then
         path = self._store_path(backbone)
         try:
             return self._embed_into(path, listing, digests, backbone)

@@ -20,7 +20,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 import embedpipe
 from embedpipe import EmbeddingTransformer
 from embedpipe._utils.config import cache_folder
-from embedpipe.errors import BackboneError, UsageError
+from embedpipe.errors import BackboneError, StoreError, UsageError
 
 
 @pytest.fixture
@@ -49,6 +49,20 @@ def test_features_equal_those_of_embed(paths: list[str], photos: Path, tmp_path:
     np.testing.assert_allclose(X, store.to_numpy(), rtol=1e-4, atol=1e-6)
     twice = EmbeddingTransformer(TINY, store=None).fit(paths).transform([paths[3], paths[0], paths[3]])
     np.testing.assert_allclose(twice, X[[3, 0, 3]], rtol=1e-4, atol=1e-6)
+
+
+def test_a_forked_child_leaves_the_store_of_its_parent_in_the_cache(
+    paths: list[str], forwarded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = EmbeddingTransformer(TINY).fit(paths)
+    model.transform(paths)
+    with monkeypatch.context() as child:
+        child.setattr("embedpipe.store.delta_log._first_process", [1])
+        with pytest.raises(StoreError, match="forked"):
+            model.transform(paths)
+    before = forwarded.stat().st_size
+    model.transform(paths)
+    assert forwarded.stat().st_size == before
 
 
 @pytest.mark.parametrize("n_jobs", [None, pytest.param(2, marks=pytest.mark.long)])
