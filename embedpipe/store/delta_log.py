@@ -24,7 +24,7 @@ from embedpipe._utils.atomic import sync
 from embedpipe._utils.checksums import checksum
 from embedpipe._utils.machine.permissions import closed, first_closed
 from embedpipe._utils.machine.regular_files import read_regular
-from embedpipe.errors import StoreError
+from embedpipe.errors import StoreError, UsageError
 from embedpipe.sources.access.outage import outages_raised, refusal
 from embedpipe.sources.access.s3 import delta_options
 from embedpipe.store.data_files import DATA_FILE, damaged, reason, refuse_misread
@@ -149,6 +149,8 @@ def unreadable(error: Exception, path: str, log: LocalLog | None) -> StoreError:
 
 def read_history(delta: DeltaTable, path: str, log: LocalLog | None, limit: int | None) -> list[dict[str, Any]]:
     """Return the commits of a table, newest first. Raises StoreError if the log is damaged."""
+    if limit is not None and limit < 0:
+        raise UsageError(f"limit must be >= 0, got {limit}")
     try:
         commits = list(delta.history(limit))
     except Exception as error:
@@ -179,9 +181,8 @@ def commit_information(
 
 def schema_checksum(schema: pa.Schema) -> str:
     """Return the checksum of names, types and metadata of the columns of a table."""
-    return checksum(
-        json.dumps([[str(field), sorted(map(str, (field.metadata or {}).items()))] for field in schema]).encode()
-    )
+    columns = [[str(field), sorted(map(str, (field.metadata or {}).items()))] for field in schema]
+    return checksum(json.dumps(columns).encode())
 
 
 #: Fields without which Delta cannot read an action.
@@ -290,7 +291,7 @@ class LocalLog:
 
     def check(self, version: int, schema: pa.Schema) -> None:
         """Raise StoreError if an entry between the checkpoint and ``version`` is damaged. Each is read once."""
-        checkpoint = self.checkpoint() if self.checkpoint() <= version else -1
+        checkpoint = found if (found := self.checkpoint()) <= version else -1
         if self._checked < checkpoint:
             self._columns_from = next(iter(self._checkpoints(checkpoint)), "")
         for number in range(max(self._checked + 1, version - CHECKPOINT_INTERVAL + 1, checkpoint), version + 1):
@@ -337,8 +338,7 @@ class LocalLog:
             try:
                 pa.schema(DeltaTable(str(self.table), version=version).schema())
             except Exception:  # delta-rs raises many types
-                files = [*self._checkpoints(version), self.entry(version).name]
-                return files[0]
+                return [*self._checkpoints(version), self.entry(version).name][0]
         return ""
 
     def where_named(self, name: str) -> str:

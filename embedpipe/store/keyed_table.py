@@ -46,6 +46,9 @@ from embedpipe.store.schema import VECTOR, checked_rows, conform, equal_ids, sto
 #: How often a commit is computed again because another writer committed first.
 MAX_ATTEMPTS = 100
 
+#: Delta-rs tries every version below one that is missing, which takes minutes for a time in the place of a version.
+MANY_VERSIONS = 100_000
+
 T = TypeVar("T")
 
 #: A commit is never tried again by delta-rs, and a checkpoint is written when the commit is on the disk.
@@ -78,6 +81,8 @@ class KeyedTable:
         self.fs, self.base = filesystem(path)
         self.log = delta_log.LocalLog(Path(self.base)) if isinstance(self.fs, pafs.LocalFileSystem) else None
         try:
+            if version is not None and version > MANY_VERSIONS and version > open_delta(path).version():
+                raise LookupError
             self._delta = open_delta(path, version)
         except EmbedpipeError:
             raise
@@ -136,13 +141,13 @@ class KeyedTable:
         if self.log:
             self.log.check(self._delta.version(), self.schema)
         delta_log.refuse_unreadable(self._delta, self.path)
-        self._loaded = self._delta.version()
         where = self.log.where_named if self.log else lambda name: "the log"
         actions = pa.RecordBatchReader.from_stream(self._delta.get_add_actions(flatten=True))  # pa.table loads pandas
         self.files = read_log(actions.read_all(), self.path, where, self.files)
         live = {file.path for file in self.files}
         self._ids = {path: ids for path, ids in self._ids.items() if path in live}
         self._id_bytes = sum(ids.nbytes for ids in self._ids.values())
+        self._loaded = self._delta.version()  # at the end: a version that is refused is refused by each `refresh`
 
     def refresh(self) -> None:
         """Switch to the newest version of the table."""
@@ -275,11 +280,8 @@ class KeyedTable:
                 same += equal.to_pylist()
                 stale.append((file, pc.and_not(mask, pc.is_in(self.file_ids(file), value_set=equal))))
             adds, removes, replaced = self.without(stale)
-            changed = incoming
-            if same:
-                changed = changed.filter(
-                    pc.invert(pc.is_in(changed.column("id"), value_set=pa.array(same, pa.string())))
-                )
+            known = pc.is_in(incoming.column("id"), value_set=pa.array(same, pa.string()))
+            changed = incoming.filter(pc.invert(known)) if same else incoming
             adds += self.write(changed)
             return adds, removes, Change(changed.num_rows - replaced, replaced, len(same))
 
@@ -331,8 +333,7 @@ class KeyedTable:
             missing = [field for field in schema if field.name not in self.schema.names]
             if not missing:
                 return
-            new = Schema.from_arrow(pa.schema([field.with_nullable(True) for field in missing]))
-            fields: list[Field] = list(new.fields)
+            fields: list[Field] = list(Schema.from_arrow(pa.schema([f.with_nullable(True) for f in missing])).fields)
             delta_log.refuse_unwritable(self._delta, self.path)
             try:
                 self._delta.alter.add_columns(fields, commit_properties=ONCE, post_commithook_properties=NO_HOOKS)

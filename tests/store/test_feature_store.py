@@ -318,6 +318,8 @@ def test_missing_store_and_version_are_errors(tmp_path: Path, store: FeatureStor
         FeatureStore(tmp_path / "plain")
     with pytest.raises(StoreNotFoundError, match=r"version must be 0 to 0 for .*, got 7"):
         FeatureStore(store.path, version=7)
+    with pytest.raises(UsageError, match="limit must be >= 0, got -1"):
+        store.history(-1)
 
 
 def test_truncated_file_is_named(store: FeatureStore) -> None:

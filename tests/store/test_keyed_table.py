@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedpipe.errors import StoreError, StoreNotFoundError
-from embedpipe.store import data_files, keyed_table
+from embedpipe.store import data_files, delta_log, keyed_table
 from embedpipe.store.delta_log import Change
 from embedpipe.store.keyed_table import KeyedTable
 from embedpipe.store.maintenance import compact
@@ -92,6 +93,19 @@ def test_old_version_is_read_only(table: KeyedTable) -> None:
         old.upsert(rows(["c"]))
     with pytest.raises(StoreNotFoundError, match=r"version must be 0 to .*, got 99"):
         KeyedTable(table.path, 99)
+
+
+def test_time_in_the_place_of_a_version_is_refused_at_once(table: KeyedTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[int | None] = []
+
+    def open_delta(path: str, version: int | None = None) -> DeltaTable:
+        opened.append(version)
+        return delta_log.open_delta(path, None if version and version > 1000 else version)
+
+    monkeypatch.setattr(keyed_table, "open_delta", open_delta)
+    with pytest.raises(StoreNotFoundError, match=r"version must be 0 to 0 for .*, got 1796077474"):
+        KeyedTable(table.path, version=1796077474)
+    assert opened == [None, None]
 
 
 def test_compact_keeps_rows_and_merges_files(table: KeyedTable) -> None:

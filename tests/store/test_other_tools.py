@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, TableFeatures, write_deltalake
+from deltalake.transaction import AddAction
 from stored import make_store
 
 from embedpipe import FeatureStore
@@ -219,3 +220,13 @@ def test_statistics_that_cannot_be_are_refused(path: str, stats: dict[str, objec
     edit_log(path, "add", "stats", json.dumps(statistics | {"nullCount": {"id": 0}}))
     with pytest.raises(StoreError, match=r"the log of .* is damaged where it names 'x.parquet'"):
         FeatureStore(path)
+
+
+def test_version_that_is_refused_is_refused_again(path: str) -> None:
+    store, table = FeatureStore(path), DeltaTable(path)
+    (file,) = store.table.files
+    without_ids = AddAction("x.parquet", file.size, {}, 0, True, json.dumps({"numRecords": file.rows}))
+    table.create_write_transaction([without_ids], "append", table.schema())
+    for _ in range(2):
+        with pytest.raises(StoreError, match=r"lack .* in the log: another tool wrote them"):
+            store.refresh()
