@@ -17,6 +17,7 @@ import xxhash
 
 from embedpipe._utils.atomic import whole_file
 from embedpipe._utils.machine.regular_files import open_regular, read_regular
+from embedpipe._utils.messages.json_values import parse_json
 
 #: Bytes per block, for files of which a part is read at a time.
 BLOCK = 1 << 20
@@ -134,7 +135,7 @@ def write_json(values: Mapping[str, Any], path: Path, indent: int | None = None)
 def read_json(path: Path) -> dict[str, Any]:
     """Return what `write_json` wrote. Raises ValueError if the file is damaged or was edited, and OSError."""
     try:
-        return without_checksum({**json.loads(read_regular(path))})
+        return without_checksum({**parse_json(read_regular(path))})
     except (TypeError, RecursionError) as error:
         raise ValueError(str(error)) from error
 

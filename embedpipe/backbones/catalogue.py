@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from embedpipe._utils.messages.json_values import parse_json
 from embedpipe.backbones.imagenet_accuracy import find_imagenet_accuracy
 
 #: Names of files with weights, as the hub has them.
@@ -121,7 +121,7 @@ def _of_package(full: str) -> BackboneFacts:
         return BackboneFacts(full, "download")
     files = [path for path in Path(spec.submodule_search_locations[0]).rglob("*") if path.is_file()]
     config = next((path for path in files if path.name == "config.json" and path.parent.name != "1_Pooling"), None)
-    dim = json.loads(config.read_text()).get("hidden_size") if config else None
+    dim = parse_json(config.read_text()).get("hidden_size") if config else None
     return _facts(full, max(files, key=lambda path: path.stat().st_size, default=None), True, dim=dim)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from embedpipe._utils.messages.json_values import parse_json
 from embedpipe._utils.option_names import option
 from embedpipe._utils.options import Precision
 from embedpipe.decoding.recipe import Preprocessing
@@ -220,7 +221,7 @@ class BackboneSpec:
     def from_json(cls, text: str) -> BackboneSpec:
         """Read the JSON of `to_json`. Raises StoreError if this version cannot read it."""
         try:
-            data = json.loads(text)
+            data = parse_json(text)
             data["layers"] = tuple(_read_layer(layer) for layer in data["layers"])
             recipe = {"image": read_recipe, "text": _read_text_recipe}[data.get("modality", "image")]
             if data["provider"] != VECTORS or data["preprocessing"] is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import statistics
 import sys
@@ -19,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from embedpipe._utils.messages.events import current_log
+from embedpipe._utils.messages.json_values import parse_json
 from embedpipe.cli.running.json_object import json_value as json_value
 from embedpipe.cli.running.plain_text import escaped
 from embedpipe.decoding.recipe import Preprocessing
@@ -195,7 +195,7 @@ def _facts(opened: FeatureStore) -> dict[str, Any]:
 
     pictures: Counter[str] = Counter()
     for text, rows in counts(PICTURE_COUNTS).items():
-        pictures.update({name: count * rows for name, count in json.loads(text).items()} if text != "(none)" else {})
+        pictures.update({name: count * rows for name, count in parse_json(text).items()} if text != "(none)" else {})
     history = opened.history()
     failed = opened.failures()
     runs = [commit["embedpipe.run"] for commit in history if "embedpipe.run" in commit]
@@ -217,7 +217,7 @@ def _facts(opened: FeatureStore) -> dict[str, Any]:
         "files": len(opened.table.files),
         "compressed": opened.compressed,
         "bytes": sum(file.size for file in opened.table.files),
-        "last_run": json.loads(runs[0]) if runs else {},
+        "last_run": parse_json(runs[0]) if runs else {},
         "history": [{key: commit[key] for key in ("version", "operation", "timestamp")} for commit in history],
     }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from embedpipe._utils.config import usable_cores
 from embedpipe._utils.folder_kinds import but_is
 from embedpipe._utils.importing import import_extra, import_without_telemetry
 from embedpipe._utils.machine.regular_files import read_regular
+from embedpipe._utils.messages.json_values import parse_json
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe._utils.version import other_format
@@ -275,7 +275,7 @@ def load_exported(path: str | os.PathLike[str]) -> ExportedModel:
     """
     folder = _folder_of(path)
     try:
-        settings = without_checksum(json.loads(read_regular(folder / SETTINGS)))
+        settings = without_checksum(parse_json(read_regular(folder / SETTINGS)))
         version = settings["format_version"]
         if version != FORMAT:
             problem = other_format(version, FORMAT, settings.get("embedpipe"))

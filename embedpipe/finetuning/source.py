@@ -13,6 +13,7 @@ import torch
 
 from embedpipe._utils.atomic import whole_file
 from embedpipe._utils.machine.regular_files import read_regular
+from embedpipe._utils.messages.json_values import parse_json
 from embedpipe._utils.option_names import option
 from embedpipe.backbones.backbone import Backbone
 from embedpipe.backbones.image_backbone import ImageBackbone
@@ -122,7 +123,7 @@ def _claim_folder(features: Path, source: dict[str, str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and FeatureStore.exists(os.fspath(features)):
         try:
-            earlier = json.loads(read_regular(path))
+            earlier = parse_json(read_regular(path))
         except (OSError, ValueError):
             earlier = None
         remedy = f"give the same, or another folder ({option('to', ...)})"

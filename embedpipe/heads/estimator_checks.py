@@ -6,7 +6,6 @@ beyond them, or predict something wrong in silence. So only few types are loaded
 
 from __future__ import annotations
 
-import json
 import math
 import zipfile
 from collections.abc import Iterator, Mapping, Set
@@ -19,6 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, Normalizer, OneHotEncoder, StandardScaler
 
+from embedpipe._utils.messages.json_values import parse_json
 from embedpipe.errors import HeadError
 from embedpipe.estimators.auto import AutoClassifier, AutoRegressor
 from embedpipe.estimators.knn import FaissKNNClassifier, FaissKNNRegressor
@@ -108,7 +108,7 @@ def unknown_types(state: Path, known: Set[str]) -> list[str]:
         for member in members:
             if member.filename.endswith(".npy"):
                 _check_header(archive, member)
-        schema = json.loads(archive.read("schema.json"))
+        schema = parse_json(archive.read("schema.json"))
     return sorted({name for loader, name in _nodes(schema) if not _is_known(loader, name, known)})
 
 

@@ -11,7 +11,6 @@ import contextlib
 import copy
 import importlib
 import io
-import json
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from embedpipe._utils.importing import working_folder_importable
+from embedpipe._utils.messages.json_values import parse_json
 from embedpipe._utils.option_names import option
 from embedpipe.errors import HeadError
 from embedpipe.estimators.auto import AutoClassifier, AutoRegressor
@@ -160,7 +160,7 @@ def read_known(state: Path, classes: Mapping[str, Any]) -> Any:
     scikit-learn, and pytest, for a list of types. Format: https://skops.readthedocs.io/en/stable/persistence.html
     """
     with zipfile.ZipFile(state) as archive:
-        schema = json.loads(archive.read("schema.json"))
+        schema = parse_json(archive.read("schema.json"))
         return _Reader(archive, classes).make(schema) if schema["protocol"] == PROTOCOL else None
 
 
@@ -216,7 +216,7 @@ class _Reader:
     def _new(self, node: Mapping[str, Any]) -> Any:
         kind = node["__loader__"]
         if kind == "JsonNode":
-            return json.loads(node["content"])
+            return parse_json(node["content"])
         if kind == "TypeNode":
             return {"str": str, "int": int, "float32": np.float32}[node["__class__"]]
         if kind == "DTypeNode":

@@ -37,6 +37,7 @@ from embedpipe._utils.checksums import file_sha256, with_checksum, without_check
 from embedpipe._utils.folder_kinds import HEAD, but_is, check_replaceable
 from embedpipe._utils.machine.permissions import closed
 from embedpipe._utils.machine.regular_files import read_regular
+from embedpipe._utils.messages.json_values import parse_json
 from embedpipe._utils.version import __version__, other_format
 from embedpipe.backbones.spec import BackboneSpec
 from embedpipe.errors import HeadError, StoreError, UsageError
@@ -216,7 +217,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if folder.is_file():
         raise HeadError(f"{str(folder)!r} is a file, and a head is a folder, as `embedpipe fit --to FOLDER` makes it")
     try:
-        manifest = json.loads(read_regular(folder / MANIFEST))
+        manifest = parse_json(read_regular(folder / MANIFEST))
     except PermissionError as error:
         raise HeadError(f"cannot open the head {str(folder)!r}: {closed(folder / MANIFEST)}") from error
     except OSError as error:
@@ -225,7 +226,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{str(folder)!r} is not a head{but_is(folder)}: it has no {MANIFEST}{reason}. Give a folder that "
             "`embedpipe fit STORE --to FOLDER` made"
         ) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise HeadError(f"{str(folder / MANIFEST)!r} is damaged: {error}; fit the head again") from error
     version = manifest.get("format") if isinstance(manifest, dict) else None
     if version != FORMAT:

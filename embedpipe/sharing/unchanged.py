@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
+from embedpipe._utils.messages.json_values import parse_json
 from embedpipe._utils.version import __version__
 from embedpipe.sharing.hub import hub_errors
 from embedpipe.sharing.location import Repository
@@ -58,7 +59,7 @@ def _is_of_push(repository: Repository, commit: str, log: str, names: set[str], 
     with tempfile.TemporaryDirectory(prefix="embedpipe-push-") as folder:
         file = hf_hub_download(repository.name, log, repo_type=repository.type, revision=commit, local_dir=folder)
         try:
-            actions = [json.loads(line) for line in Path(file).read_bytes().splitlines()]
+            actions = [parse_json(line) for line in Path(file).read_bytes().splitlines()]
             marks = [action["commitInfo"].get(MARK) for action in actions if "commitInfo" in action]
             added = {action["add"]["path"] for action in actions if "add" in action}
         except (ValueError, LookupError, TypeError, AttributeError):

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from embedpipe._utils.atomic import whole_file
 from embedpipe._utils.machine.regular_files import read_regular
+from embedpipe._utils.messages.json_values import parse_json
 from embedpipe._utils.notebook.html_tables import html_table
 from embedpipe._utils.version import __version__, other_format
 from embedpipe.errors import UsageError
@@ -236,7 +237,7 @@ def load_splits(path: str | Path) -> Splits:
     except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         raise UsageError(f"cannot read splits from {str(path)!r}: {error}") from error
     try:
-        about: dict[str, Any] = json.loads((table.schema.metadata or {})[KEY])
+        about: dict[str, Any] = parse_json((table.schema.metadata or {})[KEY])
         version = about["version"]
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{str(path)!r} holds no splits: give a file that Splits.save wrote") from error

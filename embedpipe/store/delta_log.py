@@ -1,7 +1,6 @@
 """The log of a Delta table: what is refused, entries that are damaged, and commits that survive a power cut.
 
-Delta-rs takes an empty entry of the log for one without changes, ignores reader features, and syncs nothing. Entries of
-local tables are therefore read here too, and synced after each commit.
+Delta-rs takes an empty entry for one without changes, ignores reader features, and syncs nothing: this is done here.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from embedpipe._utils.atomic import sync
 from embedpipe._utils.checksums import checksum
 from embedpipe._utils.machine.permissions import closed, first_closed
 from embedpipe._utils.machine.regular_files import read_regular
+from embedpipe._utils.messages.json_values import parse_json
 from embedpipe.errors import StoreError, UsageError
 from embedpipe.sources.access.outage import outages_raised, refusal
 from embedpipe.sources.access.s3 import delta_options
@@ -219,12 +219,12 @@ class Entry:
         self.damage: str | None = None if data.strip() else "is empty"
         for line in data.splitlines():
             try:
-                action = json.loads(line)
+                action = parse_json(line)
                 for kind, content in action.items():
                     if kind not in KINDS or not REQUIRED.get(kind, set()) <= content.keys():
                         raise ValueError(f"no {kind} action")
                 self.actions.append(action)
-            except (ValueError, AttributeError, RecursionError):
+            except (ValueError, AttributeError):
                 self.unreadable.append(line)
                 self.damage = "is cut off or damaged"
         expected = [info[ACTIONS_KEY] for info in self.named("commitInfo") if ACTIONS_KEY in info]
@@ -331,8 +331,8 @@ class LocalLog:
                 if path.suffix == ".parquet":
                     pq.read_table(path, page_checksum_verification=True)
                 if path.name == "_last_checkpoint":
-                    json.loads(read_regular(path))
-            except (OSError, ValueError, RecursionError, pa.ArrowException):
+                    parse_json(read_regular(path))
+            except (OSError, ValueError, pa.ArrowException):
                 return path.name
         for version in [each for each in self.versions() if each >= self.checkpoint()]:
             try:
@@ -362,7 +362,7 @@ class LocalLog:
     def checkpoint(self) -> int:
         """Return the version of the last checkpoint, -1 for none."""
         try:
-            return int(json.loads(read_regular(self.folder / "_last_checkpoint"))["version"])
+            return int(parse_json(read_regular(self.folder / "_last_checkpoint"))["version"])
         except (OSError, ValueError, LookupError, TypeError):
             return -1
 

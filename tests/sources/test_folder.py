@@ -159,15 +159,10 @@ def test_what_lies_in_a_folder_that_must_not_be_looked_into_is_an_error_with_the
 
 def test_file_deleted_while_listing_is_a_failure(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tree("a.jpg", "b.jpg")
-    scandir = os.scandir
-
-    def scan_then_delete(path: str) -> object:
-        with scandir(path) as iterator:
-            entries = list(iterator)
-        (root / "a.jpg").unlink()
-        return contextlib.nullcontext(entries)
-
-    monkeypatch.setattr(os, "scandir", scan_then_delete)
+    with os.scandir(root) as iterator:
+        entries = list(iterator)
+    (root / "a.jpg").unlink()
+    monkeypatch.setattr(os, "scandir", lambda path: contextlib.nullcontext(entries))
     listing = open_source(root)
     assert column(listing, "id") == ["b.jpg"]
     (failure,) = listing.failures

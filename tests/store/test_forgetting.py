@@ -207,6 +207,15 @@ def test_heads_of_the_store_are_named(store: FeatureStore, tmp_path: Path) -> No
     assert result.fitted == [str(tmp_path / "centroid")]
 
 
+def test_heads_are_found_beside_files_of_others_with_the_same_name(store: FeatureStore, tmp_path: Path) -> None:
+    embedpipe.fit(store, "centroid", to=tmp_path / "centroid", folds=0)
+    for name in ("nested", "pipe"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "nested" / "manifest.json").write_text("[" * 200_000)
+    os.mkfifo(tmp_path / "pipe" / "manifest.json")
+    assert embedpipe.forget(store, [PERSON]).fitted == [str(tmp_path / "centroid")]
+
+
 def test_heads_are_found_beside_a_folder_that_another_process_deletes(
     store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

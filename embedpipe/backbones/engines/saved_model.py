@@ -16,6 +16,7 @@ from embedpipe._utils.cache import cache_entries, drop_entry, find_cache, keep_l
 from embedpipe._utils.checksums import file_checksum
 from embedpipe._utils.config import cache_folder
 from embedpipe._utils.importing import import_without_telemetry
+from embedpipe._utils.messages.json_values import parse_json
 from embedpipe.backbones.spec import BackboneSpec
 
 #: The part of the cache folder that holds exported networks.
@@ -71,7 +72,7 @@ class SavedModel:
     def _damaged_file(self) -> str | None:
         """Return the name of a file that is not as it was written, as OpenVINO runs any values that it finds."""
         try:
-            manifest = json.loads((self.folder / _MANIFEST).read_text(encoding="utf-8"))
+            manifest = parse_json((self.folder / _MANIFEST).read_text(encoding="utf-8"))
             written, key = [manifest["files"][name] for name in _FILES], manifest["key"]
         except (OSError, ValueError, KeyError, TypeError):
             return _MANIFEST
@@ -107,7 +108,7 @@ class SavedModel:
     def speedups(self) -> dict[str, float]:
         """The measured speed relative to torch, by processor, threads and precision."""
         try:
-            speedups = json.loads((self.folder / "speedups.json").read_text())
+            speedups = parse_json((self.folder / "speedups.json").read_text())
             return {str(key): float(value) for key, value in speedups.items()}
         except (OSError, ValueError, TypeError, AttributeError):
             return {}

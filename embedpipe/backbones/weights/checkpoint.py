@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from embedpipe._utils.checksums import checksum
+from embedpipe._utils.messages.json_values import parse_json
 from embedpipe.backbones.network import StateDict, StoredWeights, Weights
 from embedpipe.backbones.spec import read_recipe
 from embedpipe.backbones.weights.tensors import hash_tensors
@@ -104,8 +105,8 @@ def _read_folder(folder: Path) -> Checkpoint:
             f"{str(missing)!r} does not exist"
         )
     try:
-        arch = json.loads(config.read_text(encoding="utf-8"))["architecture"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        arch = parse_json(config.read_text(encoding="utf-8"))["architecture"]
+    except (ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{str(config)!r} must be a timm configuration with 'architecture'") from error
     weights = read_checkpoint(files[0]).weights
     weights = dataclasses.replace(weights, folder=folder, files=(*weights.files, config))
@@ -188,16 +189,16 @@ def unpacked(weights: Weights, name: str) -> Iterator[Weights]:
 def _settings(metadata: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Return the configuration of a fine-tuned network that a library does not know by its name."""
     try:
-        settings: dict[str, Any] = json.loads(metadata.get(SETTINGS) or "{}")
+        settings: dict[str, Any] = parse_json(metadata.get(SETTINGS) or "{}")
         return {**settings}
-    except (TypeError, ValueError, RecursionError) as error:
+    except (TypeError, ValueError) as error:
         raise WeightsError(f"the {SETTINGS!r} of {str(path)!r} must be a configuration as JSON: {error}") from error
 
 
 def _preprocessing(recipe: Any, path: Path) -> Preprocessing:
     try:
-        return read_recipe(json.loads(recipe) if isinstance(recipe, str) else recipe)
-    except (TypeError, ValueError, AttributeError, RecursionError) as error:
+        return read_recipe(parse_json(recipe) if isinstance(recipe, str) else recipe)
+    except (TypeError, ValueError, AttributeError) as error:
         raise WeightsError(
             f"the 'preprocessing' of {str(path)!r} is not a recipe of embedpipe ({error}). "
             'Write it like {"resize": [256], "crop": [224, 224], "interpolation": "bicubic", "mean": [...], '

@@ -5,7 +5,6 @@ Without a network connection the error comes within seconds and names the file t
 
 from __future__ import annotations
 
-import json
 import re
 import socket
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from urllib.request import getproxies
 import torch
 
 from embedpipe._utils.checksums import file_sha256
+from embedpipe._utils.messages.json_values import parse_json
 from embedpipe._utils.option_names import option
 from embedpipe.errors import WeightsError
 
@@ -137,7 +137,7 @@ def _has_weights(folder: Path) -> bool:
         shards = [
             index.with_name(name)
             for index in indexes
-            for name in set(json.loads(index.read_bytes())["weight_map"].values())
+            for name in set(parse_json(index.read_bytes())["weight_map"].values())
         ]
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return True  # which is damaged: loading it says so

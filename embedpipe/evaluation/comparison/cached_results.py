@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from embedpipe._utils.cache import cannot_cache, mark_used, name_of
 from embedpipe._utils.checksums import read_checked, write_checked
+from embedpipe._utils.messages.json_values import parse_json
 from embedpipe._utils.version import __version__
 from embedpipe.splits.splits import Resample
 
@@ -80,7 +81,7 @@ def read_result(file: Path, n_test: int, n_classes: int) -> ResampleResult | Non
     try:
         with np.load(io.BytesIO(read_checked(file)), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-        about = json.loads(arrays.pop("about").tobytes())
+        about = parse_json(arrays.pop("about").tobytes())
         result = ResampleResult(**arrays, **about)
         if result.predicted.shape != (n_test,) or result.predicted.dtype != (np.int64 if n_classes else np.float64):
             return None

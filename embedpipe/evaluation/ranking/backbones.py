@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from embedpipe._utils.atomic import whole_file
 from embedpipe._utils.cache import drop_entry, keep_limit, mark_used, open_cache
+from embedpipe._utils.messages.json_values import parse_json
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.imagenet_accuracy import ImageNetAccuracy, find_imagenet_accuracy
 from embedpipe.backbones.options import BackboneOptions
@@ -205,7 +206,7 @@ def _cost(summary: EmbedSummary) -> EmbeddingCost | None:
 def _best_measured(file: Path, measured: EmbeddingCost | None) -> EmbeddingCost | None:
     """Return and save the cost measured on most items, by this run or an earlier one."""
     try:
-        saved = EmbeddingCost(**json.loads(file.read_text()))
+        saved = EmbeddingCost(**parse_json(file.read_text()))
     except (OSError, ValueError, TypeError):  # missing or damaged
         saved = None
     if measured is None or (saved is not None and saved.items > measured.items):

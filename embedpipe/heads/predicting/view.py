@@ -7,6 +7,7 @@ import json
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embedpipe._utils.messages.json_values import parse_json
 from embedpipe._utils.notebook.html_of_types import show_as_html
 from embedpipe._utils.notebook.html_tables import count_list, html_records
 from embedpipe.report.drawing.wording import counted, number
@@ -25,7 +26,7 @@ def mark_predictions(table: pa.Table, head: str, predicted: str) -> pa.Table:
 
 def predictions_html(table: pa.Table) -> str | None:
     """Return the first 10 predictions as HTML; None for a table that holds none."""
-    mark = json.loads((table.schema.metadata or {}).get(MARK, b"{}"))
+    mark = parse_json((table.schema.metadata or {}).get(MARK, b"{}"))
     predicted = mark.get("predicted")
     if predicted not in table.column_names:
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embedpipe._utils.messages.json_values import parse_json
 from embedpipe._utils.option_names import fixed_options
 from embedpipe.errors import UsageError, suggest
 from embedpipe.querying import rows_where
@@ -50,10 +50,10 @@ class Filter:
     def parse(cls, where: str, classes: str, within: str) -> Filter:
         """Return the filter of a request. Raises UsageError."""
         try:
-            named = json.loads(classes or "{}")
+            named = parse_json(classes or "{}")
             chosen = tuple((name, tuple(values)) for name, values in named.items())
             corners = tuple(float(part) for part in within.split(",")) if within else ()
-        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, TypeError, AttributeError) as error:
             raise UsageError(
                 f'classes must be a JSON object such as {{"label": ["cat"]}}, and within numbers: {error}'
             ) from error

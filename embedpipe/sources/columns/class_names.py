@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embedpipe._utils.messages.json_values import parse_json
 from embedpipe.errors import SourceError
 from embedpipe.sources.column_types import is_list
 
@@ -68,8 +68,8 @@ def class_names_of(schema: pa.Schema, column: str, field: str) -> list[str] | No
 def _features(schema: pa.Schema) -> dict[str, Any]:
     """Return the declared features by column; none where the metadata is not that of `datasets`."""
     try:
-        features = json.loads((schema.metadata or {})[KEY])["info"]["features"]
-    except (KeyError, TypeError, ValueError, RecursionError):
+        features = parse_json((schema.metadata or {})[KEY])["info"]["features"]
+    except (KeyError, TypeError, ValueError):
         return {}
     return features if isinstance(features, dict) else {}
 

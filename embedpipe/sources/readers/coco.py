@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from embedpipe._utils.messages.json_values import parse_json
 from embedpipe.errors import DecodeError, SourceError
 from embedpipe.sources.access.roots import access_of
 from embedpipe.sources.boxes import Box
@@ -69,8 +69,8 @@ def list_coco(location: str, options: SourceOptions) -> Listing:
 def _read(location: str, name: str) -> tuple[list[Any], list[Any], list[Any]]:
     try:
         with open_file(location) as file:
-            content = json.loads(bytes(file.read()))
-    except (OSError, ValueError, RecursionError) as error:
+            content = parse_json(bytes(file.read()))
+    except (OSError, ValueError) as error:
         raise SourceError(f"cannot read {location!r}: {error}") from error
     lists = content if isinstance(content, dict) else {}
     images, categories, annotations = (lists.get(key) for key in ("images", "categories", "annotations"))

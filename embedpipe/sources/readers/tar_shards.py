@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import io
-import json
 import posixpath
 import re
 import tarfile
@@ -15,6 +14,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from embedpipe._utils.messages.json_values import parse_json
 from embedpipe.errors import Failure, ReadError, SourceError
 from embedpipe.sources.access.outage import is_outage
 from embedpipe.sources.column_roles import is_reserved
@@ -188,10 +188,10 @@ class _Sidecar:
             self.metadata["text"] = text.strip()
         else:
             try:
-                fields = json.loads(text)
+                fields = parse_json(text)
                 if not isinstance(fields, dict):
                     raise ValueError("not an object")
-            except (ValueError, RecursionError):
+            except ValueError:
                 skipped["unreadable .json"] += 1
             else:
                 self._add_fields(fields, skipped)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from embedpipe._utils.messages.json_values import parse_json
 from embedpipe.errors import SourceError
 from embedpipe.sources.file_types import TAR_SUFFIX, is_payload_name, suffix_of
 from embedpipe.sources.listing import SPLITS
@@ -89,8 +89,8 @@ def _saved(folder: Path) -> list[Path]:
 def _names(path: Path, read: Callable[[Any], Any]) -> list[str]:
     """Return names of files or folders in the folder of a file of JSON."""
     try:
-        names = read(json.loads(path.read_bytes()))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        names = read(parse_json(path.read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise SourceError(f"cannot read {str(path)!r}, which save_to_disk has written: {error!r}") from error
     if not isinstance(names, list) or not names:
         raise SourceError(f"{str(path)!r} must name the parts of a data set, and names none")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from embedpipe._utils.messages.json_values import parse_json
 from embedpipe.errors import SourceError
 from embedpipe.sources.columns.frames import arrow_table
 from embedpipe.sources.columns.numbers import read_numbers
@@ -316,7 +316,7 @@ def _parsed(cells: pa.ChunkedArray, start: int, name: str) -> pa.Array:
     vectors: list[list[float] | None] = []
     for row, cell in enumerate(cells.to_pylist(), start + 1):
         try:
-            values = json.loads(cell) if cell else None
+            values = parse_json(cell) if cell else None
             vectors.append(None if values is None else [float(value) for value in values])
         except (TypeError, ValueError) as error:
             raise SourceError(

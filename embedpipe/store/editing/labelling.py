@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake.transaction import AddAction, RemoveAction
 
+from embedpipe._utils.messages.json_values import parse_json
 from embedpipe._utils.option_names import option
 from embedpipe.errors import ConcurrentWriteError, StoreError, UsageError, suggest
 from embedpipe.sources.columns.ids import id_texts
@@ -237,12 +238,12 @@ def read_marks(column: pa.ChunkedArray) -> dict[str, Marks]:
     encoded = column.combine_chunks().dictionary_encode()
     codes = np.asarray(pc.fill_null(encoded.indices, -1), np.int64)
     try:
-        objects = [dict(json.loads(text)) for text in encoded.dictionary.to_pylist()]
+        objects = [dict(parse_json(text)) for text in encoded.dictionary.to_pylist()]
         names = {name: None for each in objects for name in each}
         if reserved := {key.name for key in KEY_FIELDS} & {*names}:
             raise ValueError(f"{sorted(reserved)} cannot be set by hand")
         sources = {name: pa.array([each.get(name) for each in objects], pa.string()) for name in names}
-    except (ValueError, TypeError, RecursionError, pa.ArrowException) as error:
+    except (ValueError, TypeError, pa.ArrowException) as error:
         raise StoreError(f"column {BY_HAND!r} must hold JSON objects of texts: {error}") from error
     places = pa.array(codes, mask=codes < 0)
     return {

@@ -16,6 +16,8 @@ import pyarrow.compute as pc
 
 from embedpipe._utils.atomic import whole_file
 from embedpipe._utils.cache import CacheEntry, cache_entries, drop_entry, name_of
+from embedpipe._utils.machine.regular_files import read_regular
+from embedpipe._utils.messages.json_values import parse_json
 from embedpipe.errors import BusyError, StoreError, UsageError
 from embedpipe.store.data_files import index_folder, table_path
 from embedpipe.store.delta_log import ACTIONS_KEY, Entry, entry_checksum, make_checkpoint
@@ -198,7 +200,7 @@ def _without_traces(data: bytes, traces: Traces, live: set[str]) -> str:
     for kind in ("add", "remove"):
         for action in entry.named(kind):
             if action.get("path") not in live and traces.in_value(action):
-                rows = json.loads(action.get("stats") or "{}").get("numRecords", 0)
+                rows = parse_json(action.get("stats") or "{}").get("numRecords", 0)
                 action["stats"] = json.dumps({"numRecords": rows})
     for info in entry.named("commitInfo"):
         if ACTIONS_KEY in info:
@@ -264,7 +266,7 @@ def _heads(folder: Path, table_id: str) -> tuple[list[str], list[str]]:
             for name in glob.iglob(pattern, root_dir=place, include_hidden=True):  # noqa: PTH207
                 manifest = place / name
                 try:
-                    about = json.loads(manifest.read_text())
+                    about = parse_json(read_regular(manifest))
                     if about["store_id"] == table_id:
                         found[manifest.parent] = bool(about["neighbours"])
                 except (OSError, ValueError, LookupError, TypeError):

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from embedpipe._utils.messages.json_values import parse_json
 from embedpipe.errors import StoreError
 
 #: Files that hold numbers only: vectors and weights.
@@ -51,7 +52,7 @@ class Traces:
         """Return whether a word stands in a text, also in the strings of JSON in it."""
         if text[:1] in ("{", "[", '"'):
             try:
-                return self.in_value(json.loads(text))
+                return self.in_value(parse_json(text))
             except (ValueError, RecursionError):
                 pass  # no JSON
         return bool(self._long) and self._text.search(text) is not None
@@ -85,7 +86,7 @@ class Traces:
         data = path.read_bytes()
         if path.suffix in (".json", ".jsonl") or path.name == "_last_checkpoint":
             try:
-                return self.in_value(json.loads(data))
+                return self.in_value(parse_json(data))
             except (ValueError, RecursionError):
                 pass  # not one JSON value
             try:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable, Schema
 
 from embedpipe._utils.atomic import sync, whole_file
+from embedpipe._utils.messages.json_values import parse_json
 from embedpipe.errors import StoreError
 from embedpipe.store.data_files import DATA_FILE, DataFile, is_shortage
 from embedpipe.store.delta_log import ACTIONS_KEY, SCHEMA_KEY, Entry, LocalLog, entry_checksum, schema_checksum
@@ -242,7 +243,7 @@ def _checkpoints(log: LocalLog) -> list[int]:
     for path in log.folder.glob("*.checkpoint.parquet"):
         try:
             adds = pq.read_table(path, columns=["add"], partitioning=None).column("add").drop_null().to_pylist()
-            stats = [json.loads(add["stats"]) for add in adds]
+            stats = [parse_json(add["stats"]) for add in adds]
             files = [
                 DataFile(add["path"], each["numRecords"], add["size"], each["minValues"]["id"], each["maxValues"]["id"])
                 for add, each in zip(adds, stats, strict=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from embedpipe._utils.importing import package_folder
+from embedpipe._utils.messages.json_values import parse_json
 from embedpipe.backbones.network import StoredWeights, Weights
 from embedpipe.backbones.providers.hugging_face.packages import PACKAGES
 from embedpipe.backbones.weights.checkpoint import refuse_pointer
@@ -111,7 +112,7 @@ def hash_files(folder: Path, files: Iterable[Path]) -> str:
         content = file.read_bytes()
         if file.suffix == ".json" and file.name not in ("tokenizer.json", "vocab.json"):
             try:
-                content = json.dumps(_without_remarks(json.loads(content)), sort_keys=True).encode()
+                content = json.dumps(_without_remarks(parse_json(content)), sort_keys=True).encode()
             except (ValueError, RecursionError) as error:
                 raise WeightsError(f"{str(file)!r} is not valid JSON: {error}") from error
         digest.update(f"{file.relative_to(folder).as_posix()}\0{len(content)}\0".encode() + content)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from pathlib import Path
 from typing import Any
 
+from embedpipe._utils.messages.json_values import parse_json
 from embedpipe.backbones.providers.hugging_face.packages import PACKAGES
 from embedpipe.errors import WeightsError
 from embedpipe.sources.options import Modality
@@ -66,9 +66,9 @@ def modules_in(name: str, repository: str, weights: str, offline: bool) -> dict[
             raise WeightsError(f"{str(folder)!r} must be the folder of a model, with config.json or modules.json")
         return dict.fromkeys(_of_model(folder, any_pair=True), folder)
     try:
-        first = min(json.loads((folder / "modules.json").read_bytes()), key=lambda module: module["idx"])
+        first = min(parse_json((folder / "modules.json").read_bytes()), key=lambda module: module["idx"])
         found = _of_module(folder, first["path"], first["type"])
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise WeightsError(f"{str(folder / 'modules.json')!r} must list the modules of a model: {error}") from error
     return {modality: found[modality] for modality in sorted(found)}
 
@@ -92,14 +92,14 @@ def _of_module(root: Path, path: str, kind: str) -> dict[Modality, Path]:
         raise ValueError(f"a module must be in the folder, got {path!r}")
     if name in _ROUTERS:
         files = [folder / each for each in ("router_config.json", "config.json")]  # the second before 2025
-        router = json.loads(next((each for each in files if each.is_file()), files[0]).read_bytes())
+        router = parse_json(next((each for each in files if each.is_file()), files[0]).read_bytes())
         firsts = [modules[0] for modules in router["structure"].values()]
         routes = [_of_module(folder, first, router["types"][first]) for first in firsts]
         return {modality: place for route in reversed(routes) for modality, place in route.items()}
     if name not in _MODELS:
         return {"text": folder}
     file = folder / "sentence_bert_config.json"
-    settings = json.loads(file.read_bytes()) if file.is_file() else {}
+    settings = parse_json(file.read_bytes()) if file.is_file() else {}
     known = settings.get("modality_config")
     if known is None:
         return dict.fromkeys(_of_model(folder, any_pair=True), folder)
@@ -111,13 +111,13 @@ def _of_model(folder: Path, any_pair: bool = False) -> tuple[Modality, ...]:
     """Return what a model of transformers embeds; with ``any_pair``, also by a pair of encoders of another type."""
     file = folder / "config.json"
     try:
-        config: dict[str, Any] = json.loads(file.read_bytes())
+        config: dict[str, Any] = parse_json(file.read_bytes())
         is_pair = "vision_config" in config
         of_images = is_pair or (_OF_TEXTS not in config and any(key in config for key in _OF_IMAGES))
         of_both = of_images and (config.get("model_type") in _TWO_ENCODERS or (any_pair and is_pair))
     except FileNotFoundError as error:
         raise WeightsError(f"the folder of a model must have config.json, but {str(file)!r} does not exist") from error
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError) as error:
         from embedpipe.backbones.weights.checkpoint import refuse_pointer  # needs torch
 
         if file.is_file():

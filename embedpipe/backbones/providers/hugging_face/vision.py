@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from embedpipe._utils.messages.json_values import parse_json
 from embedpipe._utils.option_names import option
 from embedpipe.backbones.layers.dry_run import trial_batch, try_out
 from embedpipe.backbones.network import Features, ImageNetwork
@@ -49,7 +49,7 @@ def require_files(folder: Path, random: bool) -> None:
         )
     if found.suffix == ".json":
         try:
-            parts = sorted(set(json.loads(found.read_bytes())["weight_map"].values()))
+            parts = sorted(set(parse_json(found.read_bytes())["weight_map"].values()))
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise WeightsError(f"{str(found)!r} must list the tensors of each file: {error}") from error
         if missing := [part for part in parts if not (folder / part).is_file()]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from embedpipe._utils.messages.json_values import parse_json
 from embedpipe._utils.option_names import option
 from embedpipe.backbones.network import StoredWeights, Weights
 from embedpipe.backbones.weights.download import fetch_files, pinned, split_revision, with_revision
@@ -95,7 +96,7 @@ def find_model(library: Any, name: str, weights: Weights, offline: bool) -> Name
             f"open_clip/{architecture} was trained with more than one preprocessing: name the tag of the weights, or "
             f"of those they were fine-tuned from, as in open_clip/{architecture}:TAG ({available})"
         )
-    recipe = json.loads(recipes.pop()) if len(recipes) == 1 else {}
+    recipe = parse_json(recipes.pop()) if len(recipes) == 1 else {}
     return NamedModel(architecture, library.get_model_config(architecture), recipe, files=())
 
 
@@ -144,7 +145,7 @@ def _in_folder(library: Any, folder: Path) -> NamedModel:
     """Read the folder that open_clip's ``local-dir:`` takes; a known architecture keeps its name."""
     file = folder / CONFIG
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = parse_json(file.read_text(encoding="utf-8"))
         config = content["model_cfg"]
         recipe = _recipe(content.get("preprocess_cfg", {}))
         if not isinstance(config["vision_cfg"], dict) or not isinstance(config["text_cfg"], dict):

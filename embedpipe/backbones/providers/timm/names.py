@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from embedpipe._utils.importing import compiler_deferred
+from embedpipe._utils.messages.json_values import parse_json
 from embedpipe.backbones.network import StoredWeights, Weights
 from embedpipe.backbones.weights.checkpoint import FOLDER_FILES, read_checkpoint, refuse_pointer
 from embedpipe.backbones.weights.download import fetch_files, pinned, with_revision
@@ -152,12 +153,12 @@ def _read_configuration(folder: Path) -> tuple[dict[str, Any], str]:
         )
     refuse_pointer(file)
     try:
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        content: dict[str, Any] = parse_json(file.read_text(encoding="utf-8"))
         architecture = content["architecture"]
         inner: dict[str, Any] = content.get("pretrained_cfg", content)
         decisive = {key: inner.get(key) for key in _DECISIVE}
         channels = (inner.get("input_size") or (3,))[0]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         advice = (
             f". It is one of transformers: use transformers/{folder}" if b'"model_type"' in file.read_bytes() else ""
         )
