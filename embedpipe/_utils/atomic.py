@@ -30,7 +30,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
     Missing parent folders are created. If the block raises, ``path`` keeps its old content. Raises WriteError.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = _part(path)
     try:
         with names_file(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     several processes save there or one is killed. On other systems the folder is missing for an instant. Raises
     WriteError.
     """
-    part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
+    part = _part(folder)
     try:
         with names_file(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -117,6 +117,11 @@ def sync(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def _part(path: Path) -> Path:
+    """Return a temporary path beside another, which no other thread, process or container has."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
 
 
 def _exchange(folder: Path, part: Path) -> None:

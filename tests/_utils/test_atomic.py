@@ -38,3 +38,14 @@ def test_place_that_no_folder_can_be_is_an_error_that_names_it(tmp_path: Path, w
 def test_other_errors_stay_as_they_are(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"^wrong$"), whole_file(tmp_path / "place"):
         raise UsageError("wrong")
+
+
+def test_two_threads_that_write_a_file_at_once_leave_one_of_the_two(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with whole_file(path) as first:
+        first.write_text("first")
+        with whole_file(path) as second:
+            second.write_text("second")
+        assert path.read_text() == "second"
+    assert path.read_text() == "first"
+    assert [*tmp_path.iterdir()] == [path]
