@@ -156,7 +156,7 @@ def _label_column(labels: Sequence[Any], names: list[str]) -> pa.Array:
         return pa.array([names[value] for value in values], pa.string())
     try:
         return pa.array(values)
-    except (pa.ArrowException, OverflowError) as error:
+    except (pa.ArrowException, OverflowError, UnicodeError) as error:
         kinds = ", ".join(sorted({type(value).__name__ for value in values}))
         raise SourceError(f"labels of a sequence must have one plain type, got {kinds}: {error}") from error
 

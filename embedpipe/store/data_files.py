@@ -32,7 +32,7 @@ from embedpipe._utils.machine.permissions import closed
 from embedpipe._utils.machine.regular_files import open_regular
 from embedpipe.errors import StoreError, UsageError
 from embedpipe.sources.access.outage import one_line, refusal
-from embedpipe.sources.locations import require_no_secret
+from embedpipe.sources.locations import printable, require_no_secret
 from embedpipe.store.pages.writer import write_parquet
 from embedpipe.store.schema import VECTOR, is_ascending, is_compressed, rounded
 
@@ -68,6 +68,8 @@ def table_path(path: str | Path) -> str:
     text = os.fspath(path) if isinstance(path, str | os.PathLike) else path
     if not isinstance(text, str) or not text.rstrip("/"):
         raise UsageError(f"the path of a feature store must be a folder or URL, got {path!r:.100}")
+    if printable(text) != text:
+        raise UsageError(f"the path of a feature store must be UTF-8, got {text!r}: give another folder")
     return require_no_secret(text.rstrip("/"), "the path of a feature store")
 
 

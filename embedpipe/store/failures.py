@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 
 from embedpipe.errors import Failure
+from embedpipe.sources.locations import printable
 from embedpipe.store.keyed_table import KeyedTable
 
 SCHEMA = pa.schema(
@@ -44,7 +45,13 @@ class FailuresTable:
         if not failures:
             return
         rows = {
-            f.id: {"uri": f.uri, "stage": f.stage, "exception": f.exception, "message": f.message} for f in failures
+            f.id: {
+                "uri": f.uri and printable(f.uri),
+                "stage": f.stage,
+                "exception": f.exception,
+                "message": printable(f.message),  # of any library, about a file with any name
+            }
+            for f in failures
         }
         now = datetime.now(UTC)
         table = self.open() or KeyedTable.create(self.path, SCHEMA)

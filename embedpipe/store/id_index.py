@@ -38,7 +38,10 @@ def id_array(ids: Iterable[str]) -> pa.Array:
     texts = [] if isinstance(ids, str) else list(ids)
     if isinstance(ids, str) or not all(isinstance(id, str | pa.StringScalar) for id in texts):
         raise UsageError(f"ids must be a sequence of strings such as ['a.jpg', 'b.jpg'], got {ids!r:.100}")
-    return pa.array(texts, pa.string())
+    try:
+        return pa.array(texts, pa.string())
+    except UnicodeError as error:
+        raise UsageError(f"ids must be UTF-8, without half of a surrogate pair, got {ids!r:.100}") from error
 
 
 class IdIndex:

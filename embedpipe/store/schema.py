@@ -16,6 +16,7 @@ from embedpipe._utils.option_names import option
 from embedpipe._utils.version import __version__, other_format
 from embedpipe.backbones.spec import BackboneSpec, LayerSpec
 from embedpipe.errors import ConcurrentWriteError, StoreError, UsageError, nearest, suggest
+from embedpipe.sources.locations import printable
 
 #: Key of the spec (JSON) in the field metadata of a vector column.
 SPEC_KEY = b"embedpipe.spec"
@@ -105,6 +106,8 @@ def refuse_column_name(name: str, schema: pa.Schema) -> None:
         raise UsageError(f"column {name!r} is reserved for the store: choose another name")
     if "\0" in name:  # Arrow and Delta take what stands before it for the name
         raise UsageError(f"column name {name!r} must not hold a zero byte")
+    if printable(name) != name:
+        raise UsageError(f"column name {name!r} must be UTF-8")
     if not name or (name not in schema.names and name.lower() in map(str.lower, schema.names)):
         raise UsageError(
             f"column name {name!r} must not be empty or differ in letter case only from one of {schema.names}"

@@ -110,6 +110,12 @@ def test_labels_of_several_types_are_refused() -> None:
         open_source([(IMAGES[0], 1), (IMAGES[1], "a")])
 
 
+@pytest.mark.parametrize("items", [[(IMAGES[0], "\ud800")], iter([(IMAGES[0], "\ud800")]), iter([{"image": "\ud800"}])])
+def test_half_of_a_surrogate_pair_is_refused(items: Any) -> None:
+    with pytest.raises(SourceError, match="surrogates not allowed"):
+        open_source(items)
+
+
 class Stream(IterableDataset):  # type: ignore[type-arg]
     def __iter__(self) -> Iterator[Any]:
         yield from zip(IMAGES, LABELS, strict=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -305,3 +306,16 @@ def test_read_table_refuses_other_suffixes(tmp_path: Path) -> None:
     (tmp_path / "a.ods").touch()
     with pytest.raises(SourceError, match=r"\.csv, \.tsv, \.parquet"):
         read_table(str(tmp_path / "a.ods"))
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet", "*.parquet"])
+def test_table_in_a_folder_whose_name_is_not_utf_8_is_refused(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / os.fsdecode(b"\xff")
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("this filesystem has only UTF-8 names")
+    for suffix in ("csv", "parquet"):
+        (folder / f"a.{suffix}").touch()
+    with pytest.raises(SourceError, match="cannot read the table"):
+        open_source(folder / name)

@@ -1,11 +1,28 @@
-"""Columns of a store by name."""
+"""Names and texts of a store: unknown columns, and text that is not UTF-8."""
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-from embedpipe.errors import UsageError
+import numpy as np
+import pyarrow as pa
+import pytest
+from stored import make_store
+
+import embedpipe
+from embedpipe import FeatureStore
+from embedpipe.errors import Failure, UsageError
 from embedpipe.store.schema import require_column
+
+#: What Python reads for a byte of an argument or file name that is not UTF-8.
+HALF = "\udcff"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FeatureStore:
+    return make_store(tmp_path / "store", np.ones((2, 3)))
 
 
 def test_unknown_label_points_to_the_column_that_holds_labels() -> None:
@@ -15,3 +32,27 @@ def test_unknown_label_points_to_the_column_that_holds_labels() -> None:
     with pytest.raises(UsageError) as unlabelled:
         require_column("kind", ["id"], "photos.features", "label")
     assert "embed stores" not in str(unlabelled.value)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda store: FeatureStore(f"{store.path}{HALF}"),
+        lambda store: FeatureStore.exists(HALF),
+        lambda store: store.take([HALF]),
+        lambda store: store.remove([HALF]),
+        lambda store: embedpipe.forget(store, [HALF]),
+        lambda store: store.label(pa.table({"id": ["row-000"], "label": ["a"]}), into=HALF),
+    ],
+    ids=["path", "exists", "take", "remove", "forget", "column"],
+)
+def test_text_that_is_not_utf_8_is_refused(use: Callable[[FeatureStore], Any], store: FeatureStore) -> None:
+    with pytest.raises(UsageError, match="must be UTF-8"):
+        use(store)
+    assert len(store.refresh()) == 2
+
+
+def test_failure_of_a_file_with_any_name_is_recorded(store: FeatureStore) -> None:
+    store.failures_table.record([Failure("x", f"/{HALF}", "read", "ValueError", f"cannot load {HALF}")], "r")
+    failures = store.failures()
+    assert (failures["uri"].to_pylist(), failures["message"].to_pylist()) == (["/\\xff"], ["cannot load \\xff"])

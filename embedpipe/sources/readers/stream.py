@@ -92,7 +92,7 @@ def _table(rows: list[dict[str, Any]], first: int) -> pa.Table:
     for name in names:
         try:
             columns[name] = pa.array([row.get(name) for row in rows])
-        except (pa.ArrowException, OverflowError, TypeError) as error:
+        except (pa.ArrowException, OverflowError, TypeError, UnicodeError) as error:
             raise SourceError(
                 f"items {first} to {first + len(rows) - 1} must have values of one plain type for {name!r}: {error}"
             ) from error

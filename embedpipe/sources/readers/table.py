@@ -82,7 +82,7 @@ def _list_parquet(shard: Shard, options: SourceOptions, modality: Modality, time
     try:
         with open_file(location) as file:
             schema = pq.ParquetFile(file).schema_arrow
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, UnicodeError) as error:
         raise SourceError(f"cannot read the table {location!r}: {error}") from error
     refuse_doubled_names(schema, name)
     roles = find_column_roles(schema, options, name, modality)

@@ -108,7 +108,7 @@ def list_shards(pattern: str) -> Listing:
         raise SourceError(f"no images in the {len(shards)} shards of {pattern!r}: found {dict(skipped) or 'nothing'}")
     places = np.frombuffer(numbers, np.int32), np.frombuffer(offsets, np.int64)
     read = Members(shards, *places, table.column("source_size"))
-    return Listing(table, root, read, tuple(failures), dict(skipped))
+    return Listing(table, printable(root), read, tuple(failures), dict(skipped))
 
 
 def read_member(member: str, shard: str) -> bytes:

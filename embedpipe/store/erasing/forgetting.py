@@ -23,6 +23,7 @@ from embedpipe.store.data_files import index_folder, table_path
 from embedpipe.store.delta_log import ACTIONS_KEY, Entry, entry_checksum, make_checkpoint
 from embedpipe.store.erasing.traces import Traces
 from embedpipe.store.failures import FailuresTable
+from embedpipe.store.id_index import id_array
 from embedpipe.store.keyed_table import KeyedTable
 from embedpipe.store.maintenance import LAYERS, uncommitted_since
 
@@ -107,10 +108,10 @@ def forget(store: Any, ids: Iterable[str]) -> Forgotten:
     wanted = [ids] if isinstance(ids, str) else list(dict.fromkeys(ids))
     if not wanted or not all(isinstance(id, str) and id for id in wanted):
         raise UsageError(f"ids must be strings that are not empty, got {wanted!r:.100}")
+    keys = id_array(wanted)
     table, folder = KeyedTable(path), Path(path)
     failed_items = FailuresTable(path).open()
     tables = [each for each in (table, failed_items) if each is not None]
-    keys = pa.array(wanted, pa.string())
     traces = Traces([*wanted, *(word for each in tables for word in _words(each, keys))])
     _refuse_unknown(tables, keys, path)
     # First, as the content hashes, by which entries are found, are known as long as the rows are there.
