@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from embedpipe._utils.config import cache_folder
 from embedpipe.errors import BusyError, Failure, StoreError, UsageError
 from embedpipe.evaluation import evaluate
 from embedpipe.store.delta_log import Entry
+from embedpipe.store.erasing import forgetting
 from embedpipe.store.erasing.traces import Traces
 
 IDS = [f'person {i:02d} "quoted" ünïcode.jpg' for i in range(40)]
@@ -223,6 +225,20 @@ def test_heads_are_found_beside_a_folder_that_another_process_deletes(
     (tmp_path / "another").mkdir()
     delete_when_listed(tmp_path / "another", monkeypatch)
     assert embedpipe.forget(store, [PERSON]).fitted == [str(tmp_path / "centroid")]
+
+
+@pytest.mark.parametrize("name", ["gone.json", "gone.parquet", "gone.arrow", "gone"])
+def test_file_that_another_process_deletes_holds_no_trace(
+    store: FeatureStore, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = forgetting._files
+
+    def files(*places: Path) -> Iterator[Path]:
+        yield Path(store.path, name)  # which was there when its folder was listed
+        yield from listed(*places)
+
+    monkeypatch.setattr(forgetting, "_files", files)
+    assert embedpipe.forget(store, [PERSON]).rows == 1
 
 
 def test_other_stores_of_the_cache_with_the_content_are_dropped(store: FeatureStore) -> None:

@@ -69,7 +69,10 @@ class Traces:
         return isinstance(value, list | tuple) and any(map(self.in_value, value))
 
     def in_file(self, path: Path) -> bool:
-        """Return whether a word stands in a file. Raises StoreError if a table in it cannot be decoded."""
+        """Return whether a word stands in a file.
+
+        Raises StoreError if a table in it cannot be decoded, and FileNotFoundError if another process deleted it.
+        """
         if path.name in NUMBERS:
             return False
         try:
@@ -78,6 +81,8 @@ class Traces:
             if path.suffix == ".arrow":
                 with pa.memory_map(str(path)) as source:
                     return self._in_table(pa.ipc.open_file(source).read_all())
+        except FileNotFoundError:
+            raise
         except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
             raise StoreError(
                 f"cannot search {str(path)!r} for what is to be forgotten ({error}): delete the file if it is not "
