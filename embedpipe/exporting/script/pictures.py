@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from embedpipe._utils.machine.regular_files import read_regular
 from embedpipe.decoding.picture import decode_pixels
 from embedpipe.decoding.recipe import Preprocessing
 from embedpipe.decoding.resizing import to_pixels
-from embedpipe.exporting.script.table import files_in, finish, load_settings, predict, require_folder
+from embedpipe.exporting.script.files import files_in, require_items
+from embedpipe.exporting.script.output import require_writable
+from embedpipe.exporting.script.table import finish, load_settings, predict
 from embedpipe.sources.file_types import IMAGE_SUFFIXES
 
 
@@ -26,13 +28,14 @@ def main() -> int:
     parser.add_argument("photos", nargs="+", help="photos, or folders of photos")
     parser.add_argument("--to", metavar="FILE.csv", help="the table to write; by default standard output")
     given = parser.parse_args()
-    require_folder(given.to)
+    require_writable(given.to)
     settings = load_settings()
     recipe = Preprocessing(**{key: _tuples(value) for key, value in settings["preprocessing"].items()})
     items = [item for source in given.photos for item in files_in(source, IMAGE_SUFFIXES, settings["column"])]
+    require_items(items, given.photos, IMAGE_SUFFIXES)
 
     def prepare(item: dict[str, Any]) -> Any:
-        return to_pixels(decode_pixels(Path(item["uri"]).read_bytes(), recipe), recipe)
+        return to_pixels(decode_pixels(read_regular(item["uri"]), recipe), recipe)
 
     rows = predict(items, prepare, lambda pixels: {"pixels": np.stack(pixels)}, settings)
     return finish(rows, settings, given.to)

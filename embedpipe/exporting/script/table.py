@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 import os
-import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,27 +13,41 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from embedpipe._utils.checksums import file_sha256
+from embedpipe._utils.machine.regular_files import read_regular
+from embedpipe._utils.messages.counting import counted
+from embedpipe.exporting.script.files import Item
+from embedpipe.exporting.script.output import write_rows
+
 FOLDER = Path(__file__).resolve().parent
+#: Files of the folder that a user may change: no prediction depends on them.
+OWN = ("predict.py", "README.md")
 #: Exit code if some items failed.
 PARTLY_FAILED = 3
 #: Items in one pass of the model, and passes for which items of a kind are prepared at once.
 BATCH, PASSES = 16, {"image": 1, "text": 64}
-#: Text that spreadsheet programs run as a formula, and text that is a number.
-FORMULA, NUMBER = re.compile(r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]."), re.compile(r"[+-]?[\d.,]+([eE][+-]?\d+)?$")
-
-Item = dict[str, Any]
 
 
 def load_settings() -> dict[str, Any]:
-    """Return the settings of the model."""
-    settings: dict[str, Any] = json.loads((FOLDER / "model.json").read_text(encoding="utf-8"))
+    """Return the settings of the model. End the script if a file of the folder is missing or was changed."""
+    file = FOLDER / "model.json"
+    again = "copy the folder again, or export the head again"
+    try:
+        settings: dict[str, Any] = json.loads(read_regular(file))
+        files = {str(name): str(digest) for name, digest in settings["files"].items() if name not in OWN}
+        outputs, classes = settings["outputs"], len(settings["classes"] or [0])
+        if settings["model"] not in files or (outputs != classes and (outputs, classes) != (1, 2)):
+            raise ValueError("its entries do not fit each other")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        sys.exit(f"{file} is missing, or was changed ({type(error).__name__}: {error}): {again}")
+    for name, digest in files.items():
+        try:
+            unchanged = Path(name).name == name and file_sha256(FOLDER / name) == digest
+        except OSError:
+            unchanged = False
+        if not unchanged:
+            sys.exit(f"{FOLDER / name} is missing, or was changed: {again}")
     return settings
-
-
-def require_folder(to: str | None) -> None:
-    """End the script, before it predicts anything, if the table would lie in a folder that does not exist."""
-    if to is not None and not Path(to).absolute().parent.is_dir():
-        sys.exit(f"cannot write {to}: the folder {Path(to).absolute().parent} does not exist. Make it, or name another")
 
 
 def load_model(path: str, format: str, threads: int) -> Callable[[dict[str, Any]], NDArray[Any]]:
@@ -64,7 +76,13 @@ def predict(
 ) -> list[Item]:
     """Return the rows of the table. An item that cannot be prepared has the reason in ``error``."""
     threads = _cores()
-    model = load_model(str(FOLDER / settings["model"]), settings["format"], threads)
+    path = str(FOLDER / settings["model"])
+    try:
+        model = load_model(path, settings["format"], threads)
+    except ImportError as error:
+        sys.exit(f"{error}: pip install {error.name}")
+    except Exception as error:  # the libraries' own errors have no common class
+        sys.exit(f"{path} cannot be run ({error}): install a newer {settings['format']} runtime, or export it again")
 
     def attempt(item: Item) -> Any:
         try:
@@ -140,59 +158,6 @@ def columns_of(settings: Mapping[str, Any], rows: Sequence[Item]) -> list[str]:
     return ["id", "uri", settings["column"], *doubt, *text, *rest, *actual, "error"]
 
 
-def write_rows(rows: Iterable[Item], columns: Sequence[str], to: str | None) -> None:
-    """Write the table as CSV to a file, or to standard output."""
-    table = [dict(zip(columns, columns, strict=True)), *rows]
-    text = "".join(",".join(_cell(row.get(name)) for name in columns) + "\n" for row in table)
-    data = text.encode("utf-8", "backslashreplace")  # names of files may hold bytes that are no UTF-8
-    if to is None:
-        try:
-            sys.stdout.buffer.write(data)
-            sys.stdout.flush()
-        except BrokenPipeError:  # the reader, such as head, wants no more
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return
-    mark = b"" if data.isascii() else codecs.BOM_UTF8  # for spreadsheets
-    part = Path(f"{to}.part")
-    try:
-        part.write_bytes(mark + data)
-        part.replace(to)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        sys.exit(f"cannot write {to}: {error}. Make room, or name another place, and run this again")
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int | float):
-        return repr(value)
-    text = str(value)
-    if FORMULA.match(text) and not NUMBER.match(text):
-        text = f"'{text}"
-    return '"' + text.replace('"', '""') + '"'
-
-
-def files_in(source: str, suffixes: Sequence[str], column: str) -> list[Item]:
-    """Return the files below a folder, or one file; folders are labels, as for `embedpipe predict`."""
-    path = Path(source)
-    if not path.is_dir():
-        return [{"id": path.name, "uri": str(path.absolute())}]
-    files = [name for name in path.rglob("*") if name.suffix.lower() in suffixes and name.is_file()]
-    items = [{"id": name.relative_to(path).as_posix(), "uri": str(name.absolute())} for name in files]
-    items = [item for item in items if not any(part.startswith(".") for part in item["id"].split("/"))]
-    items.sort(key=lambda item: [(part in item["id"].split("/")[:-1], part) for part in item["id"].split("/")])
-    tops = {item["id"].split("/")[0].lower() for item in items if "/" in item["id"]}
-    depth = 1 if tops and tops <= {"train", "validation", "valid", "val", "dev", "test"} else 0
-    for item in items:
-        parts = item["id"].split("/")
-        if column == "label" and len(parts) > depth + 1:
-            item["actual"] = parts[depth]
-    return items
-
-
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -201,5 +166,5 @@ def finish(rows: Sequence[Item], settings: Mapping[str, Any], to: str | None) ->
     """Write the table, print how many items were predicted and return the exit code."""
     write_rows(rows, columns_of(settings, rows), to)
     failed = sum("error" in row for row in rows)
-    print(f"{len(rows)} items: {len(rows) - failed} predicted, {failed} failed", file=sys.stderr)
+    print(f"{counted(len(rows), 'item')}: {len(rows) - failed} predicted, {failed} failed", file=sys.stderr)
     return PARTLY_FAILED if failed else 0

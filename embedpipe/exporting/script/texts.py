@@ -19,7 +19,9 @@ import numpy as np
 
 from embedpipe.decoding.text import decode_text
 from embedpipe.errors import DecodeError
-from embedpipe.exporting.script.table import FOLDER, files_in, finish, load_settings, predict, require_folder
+from embedpipe.exporting.script.files import files_in, require_items
+from embedpipe.exporting.script.output import require_writable
+from embedpipe.exporting.script.table import FOLDER, finish, load_settings, predict
 from embedpipe.sources.column_roles import PAYLOAD_COLUMNS
 from embedpipe.sources.file_types import TEXT_SUFFIXES
 
@@ -34,13 +36,14 @@ def main() -> int:
     parser.add_argument("--to", metavar="FILE.csv", help="the table to write; by default standard output")
     parser.add_argument("--text", metavar="COLUMN", help="the column of a table that holds the texts")
     given = parser.parse_args()
-    require_folder(given.to)
+    require_writable(given.to)
     settings = load_settings()
     import tokenizers
 
     declared = settings["tokens"]
     core = tokenizers.Tokenizer.from_file(str(FOLDER / "tokenizer.json"))
     items = [item for source in given.texts for item in texts_in(source, settings["column"], given.text)]
+    require_items(items, given.texts, TEXT_SUFFIXES)
 
     def prepare(item: dict[str, Any]) -> Any:
         payload = item.pop("payload", None)

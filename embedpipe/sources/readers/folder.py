@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -234,10 +234,8 @@ class _TopFolders:
 
     @property
     def are_splits(self) -> bool:
-        """Whether the top folders are splits. Folders beside them are strays if splits have class folders."""
-        different = {SPLITS[name.lower()] for name in self._splits}
-        has_classes = any(self._deeper[name] for name in self._splits)
-        return bool(different) and (not self._others or (len(different) > 1 and has_classes))
+        """Whether the top folders are splits."""
+        return are_splits({name: self._deeper[name] > 0 for name in self._items})
 
     def with_labels(self, table: pa.Table) -> pa.Table:
         """Return a table of items with their labels and splits."""
@@ -274,6 +272,17 @@ class _TopFolders:
                 f"{printable(join(root, self._others[0]))!r}",
             )
         return ()
+
+
+def are_splits(tops: Mapping[str, bool]) -> bool:
+    """Return whether top folders are splits. Folders beside them are strays if splits have class folders.
+
+    ``tops``: name of a folder that holds items -> whether a folder below holds some.
+    """
+    splits = {name: SPLITS[name.lower()] for name in tops if name.lower() in SPLITS}
+    different = {*splits.values()}
+    has_classes = any(tops[name] for name in splits)
+    return bool(different) and (len(splits) == len(tops) or (len(different) > 1 and has_classes))
 
 
 def _is_left_out(name: str) -> bool:
