@@ -6,7 +6,7 @@ import re
 from html import unescape
 
 #: Elements whose content is not visible.
-_INVISIBLE = {"script", "style", "title", "noscript", "template"}
+_HIDDEN = {"script", "style", "title", "noscript", "template"}
 _CELLS = {"td", "th", "option"}
 _BLOCKS = {
     "address", "article", "aside", "blockquote", "body", "br", "center", "dd", "div", "dl", "dt", "fieldset",
@@ -85,7 +85,7 @@ class _Page:
         return found.start() if found else len(self._html)
 
     def _start(self, name: str) -> None:
-        if self._invisible is None and name in _INVISIBLE:
+        if self._invisible is None and name in _HIDDEN:
             self._invisible = name
         elif name == "body":  # closes invisible elements of the head
             self._invisible = None

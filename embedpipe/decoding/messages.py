@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import email
 import email.errors
 import re
 from collections.abc import Iterator

@@ -27,12 +27,10 @@ from embedpipe.heads.head import Head
 SCRIPT, CARD, TOKENIZER = "predict.py", "README.md", "tokenizer.json"
 
 _STAND_INS = {
-    "errors": ("DecodeError", "UsageError", "MissingExtraError", "require_one_of"),
+    "errors": ("EmbedpipeError", "DecodeError", "SourceError", "UsageError", "MissingExtraError", "require_one_of"),
     "_utils.importing": ("import_extra",),
     "_utils.option_names": ("option",),
     "sources.boxes": ("Crop",),
-    "sources.file_types": ("EmailBytes",),
-    "decoding.messages": ("message_text",),
     "decoding.image": ("count_pages", "count_frames"),
     "decoding.jpeg": ("decode_jpeg",),
     "decoding.picture": ("_part_of",),

@@ -16,6 +16,7 @@ import tiny_transformer
 from exported_script import Exported, script_in, script_of
 
 import embedpipe
+from embedpipe.errors import EmbedpipeError
 from embedpipe.report import write_table
 from embedpipe.sources import SourceOptions, open_source
 
@@ -80,21 +81,62 @@ def test_names_that_are_no_text_are_written_and_a_missing_folder_ends_it_early(
         run_script(exported.folder, monkeypatch, tmp_path / "new", "--to", tmp_path / "missing" / "given.csv")
 
 
-@pytest.mark.parametrize("data", [b"text\n\xff\xfe\n", None])
+@pytest.mark.parametrize("data", [b"\xef\xbb\xbftext\n\xff\n", None])
 def test_tables_that_cannot_be_read_are_named(tmp_path: Path, data: bytes | None) -> None:
     script = script_of("text", tmp_path / "model")
     if data is not None:
         (tmp_path / "bad.csv").write_bytes(data)
-    with pytest.raises(SystemExit, match=r"bad.csv cannot be read as a table \(.*\): save it in UTF-8"):
+    with pytest.raises(SystemExit, match=r"bad.csv cannot be read as a table \(.*\): save it as CSV in UTF-8"):
         script.texts_in(str(tmp_path / "bad.csv"), "label", None)
 
 
-def test_long_texts_and_cells_beyond_the_header_are_read(tmp_path: Path) -> None:
-    (tmp_path / "long.csv").write_text("text,label\n" + "a" * 200_000 + ",x,more\n")
-    (item,) = script_of("text", tmp_path / "model").texts_in(str(tmp_path / "long.csv"), "label", None)
+def test_long_texts_are_read_and_the_named_column_must_exist(tmp_path: Path) -> None:
+    (tmp_path / "long.csv").write_text("text,label\n" + "a" * 200_000 + ",x\n")
+    script = script_of("text", tmp_path / "model")
+    (item,) = script.texts_in(str(tmp_path / "long.csv"), "label", None)
     assert len(item["payload"]) == 200_000
     with pytest.raises(SystemExit, match="must have a column 'words', and has text, label: name one"):
-        script_of("text", tmp_path / "model").texts_in(str(tmp_path / "long.csv"), "label", "words")
+        script.texts_in(str(tmp_path / "long.csv"), "label", "words")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "rows"),
+    [
+        ("semicolons.csv", "id;text\na;free, now\nb;hello\n", [("a", "free, now"), ("b", "hello")]),
+        ("tabs.csv", "id\ttext\na\tfree\n", [("a", "free")]),
+        ("quotes.tsv", 'id\ttext\na\t"free\nb\the said "hi"\n', [("a", '"free'), ("b", 'he said "hi"')]),
+        ("lines.csv", 'id,text\na,"two\nlines"\n\nb,hello\n', [("a", "two\nlines"), ("b", "hello")]),
+        ("mark.csv", "\ufeffid,text\r\na,free\r\n", [("a", "free")]),
+    ],
+)
+def test_tables_are_read_as_embedpipe_reads_them(tmp_path: Path, name: str, content: str, rows: list) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8", newline="")
+    items = script_of("text", tmp_path / "model").texts_in(str(tmp_path / name), "label", None)
+    assert [(item["id"], item["payload"]) for item in items] == rows
+    listing = open_source(str(tmp_path / name), SourceOptions(), "text")
+    assert [(id, listing.read(row)) for row, id in enumerate(listing.table["id"].to_pylist())] == rows
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (
+            "id,text\na,free, now\n",
+            r"line 2 must have 2 cells, as the header, got 3: put a text with .,. in it",
+        ),
+        ("id,text\na\n", r"line 2 must have 2 cells, as the header, got 1"),
+        ('id,text\na,"free\nb,hello\n', "line 2: a quoted field is not closed"),
+        ("text,text\na,b\n", "'text' occurs more than once: rename it"),
+        ("id,text\na,x\na,y\n", "ids of .* must be unique, and 'a' occurs more than once"),
+        ("", "it is empty"),
+    ],
+)
+def test_tables_that_embedpipe_refuses_are_refused(tmp_path: Path, content: str, reason: str) -> None:
+    (tmp_path / "bad.csv").write_text(content)
+    with pytest.raises(SystemExit, match=reason):
+        script_of("text", tmp_path / "model").texts_in(str(tmp_path / "bad.csv"), "label", None)
+    with pytest.raises(EmbedpipeError):
+        open_source(str(tmp_path / "bad.csv"), SourceOptions(), "text")
 
 
 @pytest.mark.parametrize(
@@ -106,7 +148,7 @@ def test_column_of_texts_is_the_one_that_embed_takes(tmp_path: Path, header: str
     cells = {name: f"{'k' if name.lower() == 'id' else name.strip()}1" for name in names}
     (tmp_path / "new.csv").write_text(f"{header}\n{','.join(cells.values())}\n")
     (item,) = script_of("text", tmp_path / "model").texts_in(str(tmp_path / "new.csv"), "label", None)
-    assert (item["payload"], item["uri"].partition("::")[0]) == (cells[chosen], f"table://{chosen}/0")
+    assert (item["payload"], item["uri"].partition("::")[0]) == (cells[chosen], f"table://{chosen.strip()}/0")
     if len(names) > 1:
         table = pa.table({name: [cell] for name, cell in cells.items()})
         listing = open_source(table, SourceOptions(), "text")
@@ -125,6 +167,7 @@ def test_table_of_texts_is_that_of_predict(tmp_path: Path, monkeypatch: pytest.M
     assert exported.comparison.different_labels == 0
     (tmp_path / "new").mkdir()
     files = {"a.txt": b"the cat sits", "b.txt": b"  ", "c.txt": b"a man \xff\xfe\0", "d.md": b"man " * 60}
+    files["e.eml"] = b"From: the@man\nSubject: a cat\n\n<html>sits outside\n"
     for name, data in files.items():
         (tmp_path / "new" / name).write_bytes(data)
     assert run_script(tmp_path / "model", monkeypatch, tmp_path / "new", "--to", tmp_path / "given.csv") == 3

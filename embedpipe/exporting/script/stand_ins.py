@@ -19,15 +19,23 @@ _BLOCK = 16
 _WIDTHS = {"bilinear": 2, "bicubic": 4}
 
 
-class DecodeError(Exception):
+class EmbedpipeError(Exception):
+    """What embedpipe's own errors have in common."""
+
+
+class DecodeError(EmbedpipeError):
     """The bytes of an item cannot be decoded."""
 
 
-class UsageError(ValueError):
+class SourceError(EmbedpipeError):
+    """A table cannot be read."""
+
+
+class UsageError(EmbedpipeError, ValueError):
     """A setting of the model is wrong."""
 
 
-class MissingExtraError(ImportError):
+class MissingExtraError(EmbedpipeError, ImportError):
     """A library is not installed."""
 
 
@@ -36,10 +44,6 @@ class Crop:
 
     picture: Any
     box: Any
-
-
-class EmailBytes(bytes):
-    """The bytes of an e-mail, which is no item of a script."""
 
 
 def option(name: str, value: object = None) -> str:
@@ -63,11 +67,6 @@ def import_extra(name: str, extra: str) -> Any:
 
 def _part_of(crop: Any, preprocessing: Any) -> Any:
     raise NotImplementedError
-
-
-def message_text(data: Any) -> Any:
-    """Raise: a script reads no e-mails."""
-    raise DecodeError("e-mails are read by embedpipe, not by this script: save the message as text")
 
 
 def count_pages(data: bytes, counts: Any) -> None:

@@ -10,21 +10,29 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from embedpipe._utils.machine.regular_files import read_regular
+from embedpipe._utils.messages.counting import counted
 from embedpipe.decoding.text import decode_text
-from embedpipe.errors import DecodeError
+from embedpipe.errors import DecodeError, EmbedpipeError, SourceError
 from embedpipe.exporting.script.files import files_in, require_items
 from embedpipe.exporting.script.output import require_writable
 from embedpipe.exporting.script.table import FOLDER, finish, load_settings, predict
 from embedpipe.sources.column_roles import PAYLOAD_COLUMNS
-from embedpipe.sources.file_types import TEXT_SUFFIXES
+from embedpipe.sources.encodings import to_utf8
+from embedpipe.sources.file_types import EMAIL_SUFFIX, TABLE_SUFFIXES, TEXT_SUFFIXES, EmailBytes, suffix_of
+from embedpipe.sources.tables.csv_files import delimiter_of, quoting_of
 
+#: Suffixes of tables that are read.
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
 #: Characters of a text in the table.
 EXCERPT = 1000
 
@@ -38,7 +46,10 @@ def main() -> int:
     given = parser.parse_args()
     require_writable(given.to)
     settings = load_settings()
-    import tokenizers
+    try:
+        import tokenizers
+    except ImportError as error:
+        sys.exit(f"{error}: pip install tokenizers")
 
     declared = settings["tokens"]
     core = tokenizers.Tokenizer.from_file(str(FOLDER / "tokenizer.json"))
@@ -46,8 +57,13 @@ def main() -> int:
     require_items(items, given.texts, TEXT_SUFFIXES)
 
     def prepare(item: dict[str, Any]) -> Any:
-        payload = item.pop("payload", None)
-        decoded = decode_text(Path(item["uri"]).read_bytes() if payload is None else payload).text
+        payload, problem = item.pop("payload", None), item.pop("problem", None)
+        if problem is not None:
+            raise DecodeError(problem)
+        if payload is None:
+            payload = read_regular(item["uri"])
+            payload = EmailBytes(payload) if suffix_of(item["uri"]) == EMAIL_SUFFIX else payload
+        decoded = decode_text(payload).text
         item["text"] = decoded[:EXCERPT]
         return encode(core, decoded, declared)
 
@@ -85,29 +101,60 @@ def collate(pieces: list[Any], declared: Mapping[str, Any]) -> dict[str, Any]:
 
 def texts_in(source: str, column: str, text: str | None) -> list[dict[str, Any]]:
     """Return the texts of a table, of a folder, or one; ``text``: the table's column, by default as `embed` has it."""
-    path = Path(source)
-    if path.suffix.lower() not in (".csv", ".tsv"):
+    path, suffix = Path(source), suffix_of(source)
+    if suffix not in DELIMITERS:
+        if suffix in TABLE_SUFFIXES and not path.is_dir():
+            sys.exit(f"a table must be a file .csv or .tsv, got {source}: save it as CSV")
         return files_in(source, TEXT_SUFFIXES, column)
-    csv.field_size_limit(2**31 - 1)  # by default a long text is an error
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            table = list(csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ","))
-    except (OSError, ValueError, csv.Error) as error:
-        sys.exit(f"{source} cannot be read as a table ({error}): save it in UTF-8, as CSV or with tabs")
-    names = [name for name in table[0] if name is not None] if table else ["text"]  # None: cells beyond the header
-    in_any_case = {name.strip().lower(): name for name in reversed(names)} | {name: name for name in names}
+    names, rows = _read_table(source, DELIMITERS[suffix])
+    in_any_case = {name.lower(): name for name in reversed(names)} | {name: name for name in names}
     usual = [in_any_case[name] for name in PAYLOAD_COLUMNS["text"] if name in in_any_case]
-    text = text or next(iter(usual), names[0] if len(names) == 1 else "text")
-    if text not in names:
-        sys.exit(f"{source} must have a column {text!r}, and has {', '.join(names)}: name one of them by --text")
+    chosen = text or next(iter(usual), names[0] if len(names) == 1 else "text")
+    if chosen not in names:
+        sys.exit(f"{source} must have a column {chosen!r}, and has {', '.join(names)}: name one of them by --text")
+    if chosen not in (text, *usual):
+        print(f"{source}: the texts are in its only column, {chosen!r}", file=sys.stderr)
     items = []
-    for number, row in enumerate(table):
+    for number, row in enumerate(rows):
         id, label = (row.get(in_any_case.get(role, role)) for role in ("id", "label"))
-        item = {"id": id or f"row-{number:08d}", "uri": f"table://{text}/{number}::{path.absolute()}"}
+        item = {"id": id or f"row-{number:08d}", "uri": f"table://{chosen}/{number}::{path.absolute()}"}
+        if id == "":
+            item |= {"id": f"row {number + 1} of {path.name}", "problem": "column 'id' must hold an id, and is empty"}
         if column == "label" and label:
             item["actual"] = label
-        items.append({**item, "payload": row[text] or ""})
+        items.append({**item, "payload": row[chosen]})
+    counts = Counter(item["id"] for item in items)
+    if doubled := [id for id, count in counts.items() if count > 1]:
+        sys.exit(f"ids of {source} must be unique, and {doubled[0]!r} occurs more than once: drop the repeated rows")
     return items
+
+
+def _read_table(source: str, delimiter: str) -> tuple[list[str], list[dict[str, str]]]:
+    """Return the names of the columns and the rows. End the script for a table that embedpipe would refuse."""
+    csv.field_size_limit(2**31 - 1)  # by default a long text is an error
+    try:
+        data, _ = to_utf8(read_regular(source))
+        delimiter, _ = delimiter_of(data + b"\n", delimiter, None)
+        quoting, _ = quoting_of(data + b"\n", delimiter, quoted_header=data.startswith(b'"'))
+        lines = io.StringIO(data.decode(), newline="")
+        reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE)
+        names = [name.strip() for name in next(reader, [])]
+        if not names:
+            raise SourceError("it is empty")
+        if doubled := [name for name, count in Counter(names).items() if count > 1]:
+            raise SourceError(f"column names must be unique, and {doubled[0]!r} occurs more than once: rename it")
+        rows = []
+        for cells in reader:
+            if cells and len(cells) != len(names):
+                raise SourceError(
+                    f"line {reader.line_num} must have {counted(len(names), 'cell')}, as the header, got {len(cells)}: "
+                    f"put a text with {delimiter!r} in it between quotes"
+                )
+            if cells:  # else the line is empty
+                rows.append(dict(zip(names, cells, strict=True)))
+    except (OSError, ValueError, csv.Error, EmbedpipeError) as error:
+        sys.exit(f"{source} cannot be read as a table ({error}): save it as CSV in UTF-8")
+    return names, rows
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def parse_csv(
     ----------
     data : bytes
     delimiter : str
-        One ASCII character. With a tab, quotes may be part of the text: see `_quotes`.
+        One ASCII character. With a tab, quotes may be part of the text: see `quoting_of`.
     columns : sequence of str, optional
         The columns to return. Default: all.
     names : str, optional
@@ -40,8 +40,8 @@ def parse_csv(
     """
     if not data.endswith(b"\n"):
         data += b"\n"  # pyarrow returns no rows for a single line without an end
-    delimiter, note = _delimiter(data, delimiter, names)
-    quoting, remark = _quotes(data, delimiter, quoted_header=names is None and data.startswith(b'"'))
+    delimiter, note = delimiter_of(data, delimiter, names)
+    quoting, remark = quoting_of(data, delimiter, quoted_header=names is None and data.startswith(b'"'))
     header = None if names is None else [name.strip() for name in names.split(",")]
     first = _first_line(data)
     if first.count(delimiter.encode()) >= MOST_COLUMNS:  # pyarrow may run out of memory and end the process
@@ -71,7 +71,7 @@ def parse_csv(
     return table, delimiter, [part for part in (note, remark) if part]
 
 
-def _delimiter(data: bytes, delimiter: str, names: str | None) -> tuple[str, str | None]:
+def delimiter_of(data: bytes, delimiter: str, names: str | None) -> tuple[str, str | None]:
     """Return the delimiter, and a remark if it is not the one of the suffix.
 
     Spreadsheets write CSV with semicolons where the decimal sign is a comma, and some programs write tabs.
@@ -97,7 +97,7 @@ def block_size(size: int) -> int:
     return min(max(size + 1, 1 << 16), _MAX_BLOCK)
 
 
-def _quotes(data: bytes, delimiter: str, quoted_header: bool) -> tuple[bool, str | None]:
+def quoting_of(data: bytes, delimiter: str, quoted_header: bool) -> tuple[bool, str | None]:
     """Return whether quotes enclose fields, and a remark if they may be part of the text.
 
     A quote that begins a field as part of its text hides everything up to the next quote, line breaks included. Two
