@@ -14,6 +14,7 @@ from embedpipe.backbones.spec import BackboneSpec, LayerSpec, TextPreprocessing
 from embedpipe.errors import UsageError
 from embedpipe.estimators.wrappers.conformal import CrossConformalRegressor
 from embedpipe.estimators.wrappers.rejection import RejectingClassifier
+from embedpipe.heads.conversion.torch_module import to_module
 from embedpipe.heads.head import Head
 
 #: What a model gives for an item: probabilities or scores of classes, or a number.
@@ -117,3 +118,4 @@ def require_exportable(head: Head) -> None:
             f"{MOST_NEIGHBOUR_VALUES:,}",
             f"Fit a linear one ({option('head', 'logreg')})",
         )
+    to_module(head.estimator, head.name, "cannot be exported")

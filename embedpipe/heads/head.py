@@ -191,9 +191,9 @@ class Head:
         >>> module(torch.zeros(1, 1280)).shape
         torch.Size([1, 2])
         """
-        from embedpipe.heads.conversion.torch_module import torch_module
+        from embedpipe.heads.conversion.torch_module import to_module
 
-        return torch_module(self.to_sklearn(), self.name)
+        return to_module(self.estimator, self.name)
 
     def mistakes(self) -> Mistakes:
         """Return the held-out rows that the head predicts wrongly, with the texts and locations of the items.

@@ -16,7 +16,7 @@ ClassWeight = Literal["balanced"]
 #: What a head was measured on: the rows of the split column, the folds of a cross-validation, or nothing.
 MeasuredOn = Literal["test", "validation", "folds", "none"]
 RejectBy = Literal["probability", "distance"]
-
+LABEL_SEPARATOR = ";"
 
 #: Help of the option ``memory``.
 MEMORY_HELP = (
@@ -55,7 +55,7 @@ class FitOptions:
         },
     )
     label_separator: str = field(
-        default=";", metadata={"help": "Separator between the labels of an item (multilabel)."}
+        default=LABEL_SEPARATOR, metadata={"help": "Separator between the labels of an item (multilabel)."}
     )
     folds: int = field(
         default=5,
@@ -118,6 +118,11 @@ class FitOptions:
         if not self.label_separator:
             raise UsageError(
                 f"{option('label_separator')} must not be empty: give the text between two labels, such as ;"
+            )
+        if self.label_separator != LABEL_SEPARATOR and self.task != "multilabel":
+            raise UsageError(
+                f"{option('label_separator', self.label_separator)} takes several labels of an item apart: add "
+                f"{option('task', 'multilabel')}"
             )
         if self.reject_share is None and self.reject_by != "probability":
             raise UsageError(

@@ -124,6 +124,8 @@ def test_label_separator_and_non_text_labels(store: FeatureStore) -> None:
         fit(store, label="size", task="multilabel")
     with pytest.raises(UsageError, match="label_separator must not be empty"):
         fit(store, label="tags", task="multilabel", label_separator="")
+    with pytest.raises(UsageError, match=r"takes several labels of an item apart: add task='multilabel'"):
+        fit(store, label="tags", label_separator=",")
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ class _NotPlainError(Exception):
     """An estimator has no equal among scikit-learn's; the message says why, and what to do."""
 
 
-def plain_pipeline(estimator: Any, name: str) -> Pipeline:
+def plain_pipeline(estimator: Any, name: str, problem: str = "has no equal in scikit-learn") -> Pipeline:
     """Return a pipeline of scikit-learn's own classes that predicts what a fitted estimator predicts.
 
     Parameters
@@ -53,6 +53,8 @@ def plain_pipeline(estimator: Any, name: str) -> Pipeline:
         embedpipe's, scikit-learn's or a user's. A user's estimator is copied as it is.
     name : str
         Name of the head, for messages.
+    problem : str
+        What the head is not or cannot, in the message of the error.
 
     Returns
     -------
@@ -75,7 +77,7 @@ def plain_pipeline(estimator: Any, name: str) -> Pipeline:
         if collector.names:
             raise _NotPlainError(f"it holds {', '.join(sorted(collector.names))}. Fit logreg, ridge, lda or knn")
     except _NotPlainError as error:
-        raise UsageError(f"head {name!r} has no equal in scikit-learn: {error}") from error
+        raise UsageError(f"head {name!r} {problem}: {error}") from error
     return plain
 
 
@@ -96,8 +98,8 @@ def _steps(estimator: Any) -> list[tuple[str, Any]]:
         *before, (_, last) = _steps(estimator.estimator_)
         if not isinstance(last, LogisticRegression | RidgeClassifier):
             raise _NotPlainError(
-                f"scikit-learn does not calibrate {type(last).__name__} in the same way. Fit logreg, ridge or lda "
-                f"({option('head', ...)}), or leave {option('calibrate', True)} out"
+                f"its nearest neighbours are calibrated. Fit logreg, ridge or lda ({option('head', ...)}), or knn "
+                f"without {option('calibrate', True)}"
             )
         beta = 1 / estimator.temperature_
         return [*before, ("head", _logistic(beta * last.coef_, beta * last.intercept_, last.classes_))]
@@ -146,8 +148,8 @@ def _knn_parameters(knn: FaissKNNClassifier | FaissKNNRegressor) -> dict[str, An
     if weights == "softmax":
         if knn.temperature < LOWEST_TEMPERATURE:
             raise _NotPlainError(
-                f"the temperature of its votes must be >= {LOWEST_TEMPERATURE}, got {knn.temperature}, as scikit-learn "
-                "normalises weights after exp(-distance / temperature)"
+                f"the temperature of its votes must be >= {LOWEST_TEMPERATURE}, got {knn.temperature}, as their "
+                "weights are normalised after exp(-distance / temperature)"
             )
         # exp(-distance / temperature), without a function of embedpipe's.
         weights = functools.partial(np.power, math.exp(-1 / knn.temperature))
@@ -188,7 +190,7 @@ def _steps_of_labels(estimator: MultiLabelClassifier) -> list[tuple[str, Any]]:
             models += [_ridge_classifier(coef[None], intercept[None], of_label) for coef, intercept in rows]
         elif isinstance(last, KNeighborsRegressor):
             raise _NotPlainError(
-                "scikit-learn's neighbours give no table of probabilities for several labels. Fit logreg or ridge "
+                f"its nearest neighbours give no table of probabilities for several labels. Fit logreg or ridge "
                 f"({option('head', ...)})"
             )
         else:

@@ -20,6 +20,7 @@ from torch.nn.functional import normalize
 from embedpipe._utils.option_names import option
 from embedpipe.errors import UsageError
 from embedpipe.heads.conversion.linear_head import of_all_classes
+from embedpipe.heads.conversion.plain_sklearn import plain_pipeline
 
 
 class UnitRows(nn.Module):
@@ -91,7 +92,12 @@ class Votes(nn.Module):
         return averages.log() if self.logs else averages
 
 
-def torch_module(pipeline: Pipeline, name: str) -> nn.Sequential:
+def to_module(estimator: Any, name: str, problem: str = "has no equal in torch") -> nn.Sequential:
+    """Return the module of a fitted estimator; see `plain_pipeline` and `torch_module`."""
+    return torch_module(plain_pipeline(estimator, name, problem), name, problem)
+
+
+def torch_module(pipeline: Pipeline, name: str, problem: str = "has no equal in torch") -> nn.Sequential:
     """Return a plain pipeline of `plain_sklearn` as a module in float32 and in eval mode.
 
     Parameters
@@ -99,6 +105,8 @@ def torch_module(pipeline: Pipeline, name: str) -> nn.Sequential:
     pipeline : Pipeline
     name : str
         Name of the head, for messages.
+    problem : str
+        What the head is not or cannot, in the message of the error.
 
     Returns
     -------
@@ -115,7 +123,7 @@ def torch_module(pipeline: Pipeline, name: str) -> nn.Sequential:
         made = list(_modules(step))
         if None in made:
             raise UsageError(
-                f"head {name!r} has no equal in torch: its steps must be linear, or nearest neighbours by cosine, got "
+                f"head {name!r} {problem}: its steps must be linear, or nearest neighbours by cosine, got "
                 f"{type(step).__name__}. Fit logreg, ridge, lda or knn ({option('head', ...)}) on vectors alone"
             )
         modules += made

@@ -193,13 +193,18 @@ def test_neighbours_vote_as_they_do_in_the_head(
     [
         (FaissKNNClassifier(recall_target=0.9), r"approximate \(recall_target=0.9\). Fit knn"),
         (FaissKNNClassifier(metric="cosine", weights="softmax", temperature=1e-3), "must be >= 0.003, got 0.001"),
-        (TemperatureCalibratedClassifier(FaissKNNClassifier()), "does not calibrate KNeighborsClassifier"),
+        (TemperatureCalibratedClassifier(FaissKNNClassifier()), r"its nearest neighbours are calibrated\. Fit logreg"),
     ],
 )
 def test_heads_without_an_equal_are_refused_with_the_reason(estimator: Any, reason: str) -> None:
     X, y = clusters(300)
     with pytest.raises(UsageError, match=rf"head 'mine' has no equal in scikit-learn: .*{reason}"):
         plain_pipeline(estimator.fit(X, y), "mine")
+
+
+def test_conversion_to_torch_is_refused_in_its_own_name(store: FeatureStore) -> None:
+    with pytest.raises(UsageError, match=r"head 'knn-approx' has no equal in torch: its neighbours are approximate"):
+        fit(store, "knn-approx", folds=0).to_torch()
 
 
 def test_estimators_that_hold_parts_of_embedpipe_are_refused() -> None:
