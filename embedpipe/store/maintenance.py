@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -120,7 +122,12 @@ def runs_noted(table: KeyedTable) -> list[str]:
 
 
 def forget_run(table: KeyedTable, run: str) -> None:
-    """Delete the files that a run of several processes has left as signs."""
-    table.fs.delete_dir(f"{table.base}/{RUNS}/{run}")
-    if not runs_noted(table):
-        table.fs.delete_dir(f"{table.base}/{RUNS}")
+    """Delete the files that a run of several processes has left as signs, if another process has not."""
+    folder = f"{table.base}/{RUNS}"
+    with contextlib.suppress(FileNotFoundError):
+        table.fs.delete_dir(f"{folder}/{run}")
+        if table.log:
+            with contextlib.suppress(OSError):  # another run has just begun
+                Path(folder).rmdir()
+        elif not runs_noted(table):
+            table.fs.delete_dir(folder)

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedpipe.errors import StoreError, StoreNotFoundError
-from embedpipe.store import data_files, delta_log, keyed_table
+from embedpipe.store import data_files, delta_log, keyed_table, maintenance
 from embedpipe.store.delta_log import Change
 from embedpipe.store.keyed_table import KeyedTable
 from embedpipe.store.maintenance import compact
@@ -221,3 +221,13 @@ def test_writers_that_create_a_table_at_once_make_one(tmp_path: Path) -> None:
             ids = {made.result() for made in [pool.submit(create) for _ in range(4)]}
         assert ids == {str(KeyedTable(path).delta.metadata().id)}
         assert KeyedTable(path).version == 0
+
+
+def test_end_of_a_run_leaves_the_signs_of_another(table: KeyedTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = Path(table.path) / maintenance.RUNS
+    for run in ("ended", "begun"):
+        (runs / run / "00000000").mkdir(parents=True)
+    monkeypatch.setattr(maintenance, "runs_noted", lambda table: [])  # before the other run began
+    for _ in range(2):  # as vacuum does at the same time
+        maintenance.forget_run(table, "ended")
+    assert [path.name for path in runs.iterdir()] == ["begun"]
