@@ -17,9 +17,15 @@ CACHE_GB = 50.0
 def cache_folder() -> Path:
     """Return the folder for files that can be computed again: EMBEDPIPE_CACHE if set, else the user's cache folder.
 
-    Read and write through `embedpipe._utils.cache`, which checks whose folder it is.
+    Read and write through `embedpipe._utils.cache`, which checks whose folder it is. Raises UsageError for a user
+    without a home, as in some containers.
     """
-    return Path(os.environ.get("EMBEDPIPE_CACHE") or platformdirs.user_cache_dir("embedpipe")).expanduser()
+    try:
+        return Path(os.environ.get("EMBEDPIPE_CACHE") or platformdirs.user_cache_dir("embedpipe")).expanduser()
+    except RuntimeError as error:
+        raise UsageError(
+            f"the cache folder is not known ({error}): set EMBEDPIPE_CACHE to a folder of yours"
+        ) from error
 
 
 def cache_limit() -> int:

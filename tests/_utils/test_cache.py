@@ -131,6 +131,12 @@ def test_entry_that_another_process_deletes_is_listed(folder: Path, monkeypatch:
     assert {entry.path for entry in cache_entries()} == {mine, inside.parent}
 
 
+def test_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMBEDPIPE_CACHE", "~nobody-of-this-name/cache")
+    with pytest.raises(UsageError, match=r"cache folder is not known .*: set EMBEDPIPE_CACHE to a folder of yours"):
+        find_cache("vectors")
+
+
 @pytest.mark.parametrize("value", ["much", "-1", "nan", "inf"])
 def test_limit_must_be_a_size(folder: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("EMBEDPIPE_CACHE_GB", value)

@@ -172,6 +172,8 @@ def test_structs_of_a_table_in_a_store_stay_below_its_folder(folder: Path) -> No
     assert read_uri(f"parquet://image/1::{folder}/t.parquet") == b"a"
     with pytest.raises(ReadError, match="is outside of"):
         read_uri(f"parquet://image/0::{folder}/t.parquet")
+    with pytest.raises(ReadError, match="a uri of a cell must be"):
+        read_uri(f"parquet://image/{'9' * 5000}::{folder}/t.parquet")
 
 
 def test_stored_roots_open_no_other_file_systems(folder: Path) -> None:

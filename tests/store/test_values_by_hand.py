@@ -87,6 +87,14 @@ def test_whole_floats_are_integers_as_ids(tmp_path: Path) -> None:
         open_source(pd.DataFrame({"id": [2.0**60, 5.0], "text": ["a", "b"]}), modality="text")
 
 
+@pytest.mark.parametrize(("kind", "largest"), [(np.float16, 2**11), (np.float32, 2**24)])
+def test_short_floats_are_ids_up_to_their_digits(kind: type, largest: int) -> None:
+    rows = {"id": np.array([largest, 5], kind), "text": ["a", "b"]}
+    assert open_source(pa.table(rows), modality="text").table["id"].to_pylist() == [str(largest), "5"]
+    with pytest.raises(SourceError, match="last digits of an id are lost: read the column as text"):
+        open_source(pa.table(rows | {"id": np.array([largest + 2, 5], kind)}), modality="text")
+
+
 def test_vectors_that_are_not_finite_are_not_written(tmp_path: Path) -> None:
     made = make_store(tmp_path / "made.features", np.where(np.eye(4) == 1, [1, 1, np.nan, 1], 0))
     with pytest.raises(StoreError, match=r"vectors of new rows of .* must be finite, and that of 'row-002' .* is not"):

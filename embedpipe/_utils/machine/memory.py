@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import psutil
@@ -29,10 +30,10 @@ def parse_size(name: str, value: str | None) -> int | None:
     if value is None:
         return None
     parts = re.fullmatch(r"(\d+(?:\.\d+)?) ?((?:[KMGT]I?)?B)?", str(value).strip().upper())
-    size = int(float(parts[1]) * UNITS[parts[2] or ""]) if parts else 0
-    if size <= 0:
+    size = float(parts[1]) * UNITS[parts[2] or ""] if parts else 0.0
+    if not 1 <= size < math.inf:
         raise UsageError(f"{option(name)} must be a size such as 500MB, 2GB or 2GiB, got {value!r}")
-    return size
+    return int(size)
 
 
 def used_memory() -> int:

@@ -18,8 +18,8 @@ from embedpipe.sources.tables.cells import payload_of
 from embedpipe.sources.tables.parquet_cells import shared_cells
 from embedpipe.sources.tables.table_files import load_table
 
-_PARQUET_URI = re.compile(r"parquet://(.*)/(\d+)::(.+)", re.DOTALL)
-_TABLE_URI = re.compile(r"table://(?:([^/]*)/)?([^/]*)/(\d+)::(.+)", re.DOTALL)
+_PARQUET_URI = re.compile(r"parquet://(.*)/([0-9]{1,18})::(.+)", re.DOTALL)
+_TABLE_URI = re.compile(r"table://(?:([^/]*)/)?([^/]*)/([0-9]{1,18})::(.+)", re.DOTALL)
 
 
 def cell_uris(column: str, count: int, location: str) -> pa.ChunkedArray:

@@ -318,7 +318,7 @@ def _parsed(cells: pa.ChunkedArray, start: int, name: str) -> pa.Array:
         try:
             values = parse_json(cell) if cell else None
             vectors.append(None if values is None else [float(value) for value in values])
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise SourceError(
                 f"a vector in a cell must be written as [0.1, 0.2], and row {row} of {name} holds {cell!r:.60}"
             ) from error
