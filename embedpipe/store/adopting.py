@@ -14,9 +14,9 @@ from deltalake.transaction import AddAction
 from embedpipe.errors import StoreError
 from embedpipe.sources.access.outage import outages_raised
 from embedpipe.store.data_files import DataFile, write_files
-from embedpipe.store.id_index import IdIndex
+from embedpipe.store.id_index import IdIndex, in_id_order
 from embedpipe.store.keyed_table import CommitPlan, KeyedTable
-from embedpipe.store.schema import conform, is_ascending, refuse_missing_vectors, storable
+from embedpipe.store.schema import conform, refuse_missing_vectors, storable
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,7 @@ def write_new_files(rows: pa.Table, table: KeyedTable) -> list[NewFile]:
     rows = storable(rows)
     known = table.schema.names
     rows = conform(rows, pa.schema([table.schema.field(f.name) if f.name in known else f for f in rows.schema]))
-    if not is_ascending(rows.column("id")):
-        rows = rows.take(pc.sort_indices(rows.column("id")))
+    rows = in_id_order(rows)
     ids = rows.column("id").combine_chunks()
     files: list[NewFile] = []
     start = 0

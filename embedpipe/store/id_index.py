@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedpipe.errors import UsageError
+from embedpipe.errors import StoreError, UsageError
 from embedpipe.sources.reading import take_near
-from embedpipe.store.schema import VECTOR, is_ascending
+from embedpipe.store.schema import VECTOR, is_ascending, matrix, refuse_missing_vectors
 
 #: If there are so many times more ids to look up than rows, hashing the rows takes less time than searching.
 MANY = 10
@@ -85,6 +85,47 @@ def in_id_order(rows: pa.Table) -> pa.Table:
         return rows
     order = pc.sort_indices(rows.column("id"))
     return pa.Table.from_arrays([_taken(column, order) for column in rows.columns], schema=rows.schema)
+
+
+def checked_rows(made: pa.Table, rows: pa.Table, path: str, dims: Mapping[str, int]) -> pa.Table:
+    """Return new rows in id order. Refuse those that would make a table unreadable.
+
+    Parameters
+    ----------
+    made : pyarrow.Table
+        New rows as they were made.
+    rows : pyarrow.Table
+        The same in the columns of the table.
+    path : str
+        Of the table.
+    dims : mapping
+        Columns of vectors, and their lengths.
+
+    Raises
+    ------
+    StoreError
+        An id occurs twice, a needed value is missing, or a vector has another length or is not finite.
+    ConcurrentWriteError
+        As `refuse_missing_vectors`.
+    """
+    refuse_missing_vectors(made, rows.schema, path)
+    for field in rows.schema:
+        if not field.nullable and rows.column(field.name).null_count:
+            raise StoreError(f"new rows of {path!r} must have a value in column {field.name!r} each")
+    for name, dim in dims.items() if len(rows) else ():
+        column = rows.column(name)
+        lengths = pc.min_max(pc.list_value_length(column)).as_py()
+        if {*lengths.values()} != {dim} or any(chunk.flatten().null_count for chunk in column.chunks):
+            raise StoreError(f"vectors of new rows of {path!r} must have {dim} values in {name!r} each")
+        finite = [np.isfinite(matrix(chunk, dim, name)).all(axis=1) for chunk in column.chunks]
+        if not (known := np.concatenate(finite)).all():
+            id = rows.column("id")[int(np.argmin(known))].as_py()
+            raise StoreError(f"vectors of new rows of {path!r} must be finite, and that of {id!r} in {name!r} is not")
+    rows = in_id_order(rows)
+    if not is_ascending(ids := rows.column("id")):
+        twice = next(id for id, after in itertools.pairwise(ids) if id == after)
+        raise StoreError(f"ids of new rows of {path!r} must be unique, and {twice.as_py()!r} occurs twice")
+    return rows
 
 
 def _taken(column: pa.ChunkedArray, order: pa.Array) -> pa.ChunkedArray:

@@ -40,8 +40,8 @@ from embedpipe.store.data_files import (
     write_files,
 )
 from embedpipe.store.delta_log import ONCE, Change, create_delta, is_delta, is_newest, open_delta
-from embedpipe.store.id_index import KEPT_BYTES, IdIndex, in_id_order
-from embedpipe.store.schema import VECTOR, checked_rows, conform, equal_ids, storable
+from embedpipe.store.id_index import KEPT_BYTES, IdIndex, checked_rows, in_id_order
+from embedpipe.store.schema import VECTOR, conform, equal_ids, storable
 
 #: How often a commit is computed again because another writer committed first.
 MAX_ATTEMPTS = 100

@@ -8,12 +8,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
 from embedpipe.errors import UsageError
 from embedpipe.sources.access.outage import outages_raised
 from embedpipe.store.data_files import DATA_FILE, FILE_BYTES, DataFile, refuse_repeats, removal
+from embedpipe.store.id_index import in_id_order
 from embedpipe.store.keyed_table import CommitPlan, KeyedTable
 
 #: A younger file that no version names may be one that another process is about to commit.
@@ -47,8 +47,7 @@ def compact(table: KeyedTable) -> int:
         groups = [group for group in groups if len(group) > 1 or not all(file.is_own for file in group)]
         adds = []
         for group in groups:
-            rows = pa.concat_tables([table.read_file(file) for file in group])
-            rows = rows.take(pc.sort_indices(rows.column("id")))
+            rows = in_id_order(pa.concat_tables([table.read_file(file) for file in group]))
             refuse_repeats(rows.column("id"), table.path)
             adds += table.write(rows, data_change=False)
         merged = [file for group in groups for file in group]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -128,48 +127,6 @@ def require_column(name: str, known: Collection[str], path: str, parameter: str 
 def is_compressed(field: pa.Field) -> bool:
     """Return whether the vectors of a column are rounded and compressed."""
     return bool(field.metadata) and COMPRESS_KEY in field.metadata
-
-
-def checked_rows(made: pa.Table, rows: pa.Table, path: str, dims: Mapping[str, int]) -> pa.Table:
-    """Return new rows in id order. Refuse those that would make a table unreadable.
-
-    Parameters
-    ----------
-    made : pyarrow.Table
-        New rows as they were made.
-    rows : pyarrow.Table
-        The same in the columns of the table.
-    path : str
-        Of the table.
-    dims : mapping
-        Columns of vectors, and their lengths.
-
-    Raises
-    ------
-    StoreError
-        An id occurs twice, a needed value is missing, or a vector has another length or is not finite.
-    ConcurrentWriteError
-        As `refuse_missing_vectors`.
-    """
-    refuse_missing_vectors(made, rows.schema, path)
-    for field in rows.schema:
-        if not field.nullable and rows.column(field.name).null_count:
-            raise StoreError(f"new rows of {path!r} must have a value in column {field.name!r} each")
-    for name, dim in dims.items() if len(rows) else ():
-        column = rows.column(name)
-        lengths = pc.min_max(pc.list_value_length(column)).as_py()
-        if {*lengths.values()} != {dim} or any(chunk.flatten().null_count for chunk in column.chunks):
-            raise StoreError(f"vectors of new rows of {path!r} must have {dim} values in {name!r} each")
-        finite = [np.isfinite(matrix(chunk, dim, name)).all(axis=1) for chunk in column.chunks]
-        if not (known := np.concatenate(finite)).all():
-            id = rows.column("id")[int(np.argmin(known))].as_py()
-            raise StoreError(f"vectors of new rows of {path!r} must be finite, and that of {id!r} in {name!r} is not")
-    if is_ascending(rows.column("id")):
-        return rows
-    rows = rows.take(pc.sort_indices(rows.column("id")))
-    if twice := next((id for id, after in itertools.pairwise(rows.column("id")) if id == after), None):
-        raise StoreError(f"ids of new rows of {path!r} must be unique, and {twice.as_py()!r} occurs twice")
-    return rows
 
 
 def rounded(column: pa.ChunkedArray) -> pa.ChunkedArray:

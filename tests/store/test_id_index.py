@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from embedpipe.errors import StoreError
 from embedpipe.store import id_index
-from embedpipe.store.id_index import IdIndex, in_id_order
+from embedpipe.store.id_index import IdIndex, checked_rows, in_id_order
 from embedpipe.store.schema import VECTOR
 
 
@@ -59,3 +60,14 @@ def test_nulls_have_no_row() -> None:
 def test_mask_marks_the_ids_that_have_a_row(ids: list[str], queries: list[str]) -> None:
     mask = IdIndex(pa.array(ids, pa.string())).mask(pa.array(queries, pa.string()))
     assert mask.to_pylist() == [id in ids for id in queries]
+
+
+def test_new_rows_beyond_small_offsets_are_sorted_and_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(id_index, "LARGE_BYTES", 8)
+    schema = pa.schema([pa.field("id", pa.string(), nullable=False), pa.field("text", pa.string())])
+    rows = pa.table({"id": [*"dbac"], "text": ["d" * 9, "b" * 9, "a" * 9, None]}, schema)
+    checked = checked_rows(rows, rows, "s", {})
+    assert checked.equals(rows.take([2, 1, 3, 0]))
+    assert checked["text"].num_chunks > 1  # none of more than offsets reach
+    with pytest.raises(StoreError, match="must be unique, and '' occurs twice"):
+        checked_rows(rows, pa.table({"id": ["b", "", ""], "text": [""] * 3}, schema), "s", {})

@@ -19,6 +19,7 @@ from embedpipe.errors import StoreError, StoreNotFoundError
 from embedpipe.sources.locations import local_path
 from embedpipe.store.data_files import DATA_FILE, DataFile, removal, table_path
 from embedpipe.store.delta_log import Entry, LocalLog
+from embedpipe.store.id_index import in_id_order
 from embedpipe.store.keyed_table import CommitPlan, KeyedTable
 from embedpipe.store.repairing.damage import as_on_disk, find_damage
 from embedpipe.store.repairing.log import keep_aside, mend_log
@@ -149,8 +150,7 @@ def _mend_files(table: KeyedTable, progress: Progress) -> tuple[int, int, list[s
             rows = rows.filter(pc.invert(pc.is_in(rows.column("id"), value_set=known.combine_chunks())))
             known = pa.chunked_array([*known.chunks, *rows.column("id").chunks], pa.string())
             parts.append(rows)
-        restored = pa.concat_tables([table.schema.empty_table(), *parts])
-        restored = restored.take(pc.sort_indices(restored.column("id")))
+        restored = in_id_order(pa.concat_tables([table.schema.empty_table(), *parts]))
         return table.write(restored), [removal(file) for file in damaged], restored.num_rows
 
     restored = table.commit(plan, {"embedpipe.operation": "repair"})
