@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from closed import closed
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -252,6 +253,13 @@ def test_files_of_yolo_that_are_not_texts_or_too_large(tmp_path: Path, monkeypat
     (folder / "labels" / "train" / "a.txt").write_text("1 0.3 0.5 0.1 0.2\n" * 60_000)
     (failure,) = open_source(folder).failures
     assert "at most 1,048,576 bytes" in failure.message
+
+
+@pytest.mark.parametrize("name", ["images", "labels"])
+def test_closed_folder_of_yolo_is_named(tmp_path: Path, name: str) -> None:
+    folder = yolo(tmp_path, "1 0.3 0.5 0.1 0.2\n")
+    with closed(folder / name), pytest.raises(SourceError, match=rf"cannot list the folder .*/{name}'"):
+        open_source(folder)
 
 
 def test_names_of_yolo(tmp_path: Path) -> None:

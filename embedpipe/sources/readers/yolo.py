@@ -38,11 +38,14 @@ def list_yolo(file: Path, options: SourceOptions) -> Listing:
     Raises
     ------
     SourceError
-        The file has no names of classes, or there is no picture.
+        The file has no names of classes, a folder cannot be listed, or there is no picture.
     """
     names = _class_names(file)
     folder = file.parent
-    paths = [path for path in _pictures(folder) if "images" in path.parts[:-1]]
+    try:
+        paths = [path for path in _pictures(folder) if "images" in path.parts[:-1]]
+    except OSError as error:
+        raise SourceError(f"cannot list the folder {str(folder)!r}: {error}") from error
     if not paths:
         raise SourceError(f"a folder of YOLO must have pictures in folders 'images', and {str(folder)!r} has none")
     pictures = [(printable(str(path)), local_uri(str(folder / path))) for path in paths]
