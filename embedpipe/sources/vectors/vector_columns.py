@@ -9,16 +9,15 @@ import pyarrow as pa
 
 from embedpipe._utils.option_names import option
 from embedpipe.errors import SourceError, nearest
-from embedpipe.sources.column_types import is_string
+from embedpipe.sources.column_types import is_list, is_string
 
 #: Names of columns of CSV files whose cells are vectors, such as ``[0.1, 0.2]``.
 CELL_NAMES = ("embedding", "embeddings", "vector", "vectors")
 
 
-def is_list(type: pa.DataType) -> bool:
+def is_vector(type: pa.DataType) -> bool:
     """Return whether a column holds lists of numbers."""
-    kinds = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    return any(kind(type) for kind in kinds) and _is_number(type.value_type)
+    return is_list(type) and _is_number(type.value_type)
 
 
 def find_vector_columns(schema: pa.Schema, name: str, vector: str | None, in_cells: bool = False) -> list[str]:
@@ -39,7 +38,7 @@ def find_vector_columns(schema: pa.Schema, name: str, vector: str | None, in_cel
     SourceError
         There is none, or there are several.
     """
-    lists = [field.name for field in schema if is_list(field.type)]
+    lists = [field.name for field in schema if is_vector(field.type)]
     if in_cells:
         lists = [f.name for f in schema if is_string(f.type) and f.name in (vector, *CELL_NAMES)]
     numbered = _numbered(schema)

@@ -22,7 +22,7 @@ from embedpipe.sources.file_types import suffix_of
 from embedpipe.sources.locations import absolute, local_path, open_file, require_no_secret
 from embedpipe.sources.tables.table_files import empty_to_null, refuse_doubled_names
 from embedpipe.sources.vectors.npy_files import read_npy
-from embedpipe.sources.vectors.vector_columns import find_vector_columns, is_list
+from embedpipe.sources.vectors.vector_columns import find_vector_columns, is_vector
 
 SUFFIXES = (".npy", ".parquet", ".csv", ".tsv")
 
@@ -267,7 +267,7 @@ def _of_parts(
     first = next((part for part in parts(1) if len(part)), None)
     if first is None:
         raise SourceError(f"{name} must hold at least one vector, and has no rows")
-    if is_list(first.column(0).type):
+    if is_vector(first.column(0).type):
         dim = pc.list_value_length(first.column(0))[0].as_py()
         type_ = first.column(0).type.value_type
     else:
@@ -292,10 +292,9 @@ def _matrix(part: pa.Table, dim: int, start: int, name: str) -> npt.NDArray[Any]
         if column.null_count:
             row = int(np.argmax(np.asarray(column.is_null())))
             raise SourceError(f"every row must have a vector, and row {start + row + 1} of {name} lacks a value")
-    if not is_list(part.schema.field(0).type):
+    if not is_vector(part.schema.field(0).type):
         return np.column_stack([column.to_numpy() for column in part.columns])
     array = part.column(0).combine_chunks()
-    array = array.chunk(0) if isinstance(array, pa.ChunkedArray) else array
     lengths = np.asarray(pc.list_value_length(array))
     if (wrong := lengths != dim).any():
         row = int(np.argmax(wrong))
