@@ -24,6 +24,7 @@ The number is the exit code of the command line::
     │   ├── SpecMismatchError       2   the store or head was made by a backbone with another spec
     │   ├── ConcurrentWriteError    75  other writers kept committing first (also a TemporaryError)
     │   └── PruneRefusedError       2   pruning would delete more than half of the rows of a root
+    ├── HubError                    1   the Hugging Face hub refuses, or a repository is not what it should be
     └── HeadError                   2   a head cannot be fitted, saved or loaded
         └── TrainingDataError       2   the stored labels or vectors are not usable for fitting (also a ValueError)
 

@@ -33,6 +33,11 @@ def read_files(
 
     Parameters
     ----------
+    table : KeyedTable
+    column : str
+        Of vectors.
+    dim : int
+        The length of each.
     wanted : pyarrow.Array of str, optional
         Ids of the rows to read, without repeats.
     to : float32 array (n, dim), optional

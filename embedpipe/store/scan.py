@@ -66,8 +66,8 @@ def read_vectors(
 
     Parameters
     ----------
-    wanted : pyarrow.Array of str, optional
-        Ids of the rows to read, without repeats.
+    table, column, dim, wanted
+        As `read_files`.
 
     Returns
     -------
@@ -102,6 +102,7 @@ def read_layers(
 
     Parameters
     ----------
+    table : KeyedTable
     layers : sequence of LayerSpec
         In the order in which they are joined.
     wanted : pyarrow.Array of str, optional
