@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -51,9 +52,10 @@ def as_dataset(table: KeyedTable) -> ds.Dataset:
 
 def count_values(table: KeyedTable, column: str) -> dict[str, int]:
     """Return the number of rows per value of a column, the most frequent first. Null counts as "(none)"."""
-    pairs = pc.value_counts(table.read([column]).column(column)).to_pylist()
-    named = (("(none)" if pair["values"] is None else str(pair["values"]), pair["counts"]) for pair in pairs)
-    return dict(sorted(named, key=lambda pair: -pair[1]))
+    counts: Counter[str] = Counter()
+    for pair in pc.value_counts(table.read([column]).column(column)).to_pylist():
+        counts["(none)" if pair["values"] is None else str(pair["values"])] += pair["counts"]
+    return dict(counts.most_common())
 
 
 def read_vectors(

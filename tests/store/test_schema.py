@@ -56,3 +56,8 @@ def test_failure_of_a_file_with_any_name_is_recorded(store: FeatureStore) -> Non
     store.failures_table.record([Failure("x", f"/{HALF}", "read", "ValueError", f"cannot load {HALF}")], "r")
     failures = store.failures()
     assert (failures["uri"].to_pylist(), failures["message"].to_pylist()) == (["/\\xff"], ["cannot load \\xff"])
+
+
+def test_a_value_with_the_name_of_nothing_is_counted_too(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "labelled", np.ones((4, 3)), label=["(none)", "a", None, "a"])
+    assert store.counts("label") == {"(none)": 2, "a": 2}
