@@ -74,6 +74,7 @@ def test_photos_and_store_in_a_bucket(server: ObjectServer, photos: Path, tmp_pa
     for reach in (
         lambda: embedpipe.FeatureStore("s3://bucket/store"),
         store.refresh,
+        store.history,
         lambda: store.label(pa.table({"id": ["cat/0000.jpg"], "label": ["lion"]})),
     ):
         with pytest.raises(UnreachableError, match=r"s3://bucket/store.*try again later") as raised:

@@ -25,7 +25,7 @@ from embedpipe._utils.machine.permissions import closed, first_closed
 from embedpipe._utils.machine.regular_files import read_regular
 from embedpipe._utils.messages.json_values import parse_json
 from embedpipe.errors import StoreError, UsageError
-from embedpipe.sources.access.outage import outages_raised, refusal
+from embedpipe.sources.access.outage import is_outage, outages_raised, refusal
 from embedpipe.sources.access.s3 import delta_options
 from embedpipe.store.data_files import DATA_FILE, damaged, reason, refuse_misread
 
@@ -154,6 +154,8 @@ def read_history(delta: DeltaTable, path: str, log: LocalLog | None, limit: int 
     try:
         commits = list(delta.history(limit))
     except Exception as error:
+        if is_outage(error):
+            raise
         raise unreadable(error, path, log) from error
     if log:
         versions = sorted((number for number in log.versions() if number <= delta.version()), reverse=True)
@@ -368,17 +370,15 @@ class LocalLog:
 
     def sync(self, version: int) -> None:
         """Wait until the entries up to ``version`` are on the disk."""
-        for number in range(self._synced + 1, version + 1):
-            if self.entry(number).exists():
-                sync(self.entry(number))
+        for entry in filter(Path.exists, map(self.entry, range(self._synced + 1, version + 1))):
+            sync(entry)
         sync(self.folder)
         self._synced = version
 
     def sync_new(self) -> None:
         """Wait until a table that was just created is on the disk."""
-        for path in (self.entry(0), self.folder, self.table, self.table.parent):
-            if path.exists():
-                sync(path)
+        for path in filter(Path.exists, (self.entry(0), self.folder, self.table, self.table.parent)):
+            sync(path)
 
 
 def make_checkpoint(delta: DeltaTable, log: LocalLog | None) -> None:

@@ -131,7 +131,8 @@ class KeyedTable:
 
     def history(self, limit: int | None = None) -> list[dict[str, Any]]:
         """Return the commits, newest first. Raises StoreError if the log is damaged."""
-        return delta_log.read_history(self._delta, self.path, self.log, limit)
+        with outages_raised(self.path):
+            return delta_log.read_history(self._delta, self.path, self.log, limit)
 
     def __len__(self) -> int:
         return sum(file.rows for file in self.files)
@@ -185,8 +186,7 @@ class KeyedTable:
             columns = parquet.schema_arrow
             if unknown := {*columns.names} - {*self.schema.names}:
                 raise self._damaged(file, f"the store has no columns {sorted(unknown)}")
-            other = [each.name for each in columns if file.is_own and each.type != self.schema.field(each.name).type]
-            if other:
+            if other := [f.name for f in columns if file.is_own and f.type != self.schema.field(f.name).type]:
                 raise self._damaged(file, f"the store has columns {sorted(other)} of another type")
             yield parquet
 
@@ -326,6 +326,7 @@ class KeyedTable:
                 adds += self.write(self.read_file(file).filter(pc.invert(mask)))
         return adds, removes, dropped
 
+    @outages_raised()
     def add_columns(self, schema: pa.Schema) -> None:
         """Add the columns that the table lacks, while other writers may add them too."""
         for _ in range(MAX_ATTEMPTS):

@@ -56,6 +56,7 @@ def compact(table: KeyedTable) -> int:
     return table.commit(plan, {"embedpipe.operation": "compact"})
 
 
+@outages_raised()
 def vacuum(table: KeyedTable, older_than_hours: int, keep_versions: Sequence[int]) -> list[str]:
     """Delete files that only old versions use, and files that no version uses. Return their paths.
 

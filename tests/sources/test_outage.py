@@ -7,6 +7,7 @@ import urllib.error
 from email.message import Message
 
 import pytest
+from deltalake.exceptions import DeltaError
 
 from embedpipe.errors import Failure, SourceError, StoreError, UnreachableError, WeightsError
 from embedpipe.sources.access.outage import OutageWatch, is_outage, outages_raised, refusal
@@ -70,6 +71,13 @@ def test_what_a_later_run_does_not_mend_stays_as_it_is(error: Exception) -> None
 def test_weights_that_cannot_be_downloaded_stay_an_error_of_the_backbone() -> None:
     with pytest.raises(WeightsError), outages_raised():
         raise WeightsError("no network: give --weights FILE") from REFUSED
+
+
+def test_an_error_of_delta_rs_is_an_outage_too() -> None:
+    with pytest.raises(UnreachableError, match=r"try again later"), outages_raised():
+        raise DeltaError("Generic S3 error: Error performing GET: HTTP error: error sending request")
+    with pytest.raises(DeltaError, match="no such table"), outages_raised():
+        raise DeltaError("no such table")
 
 
 def test_many_outages_in_a_row_end_a_run() -> None:

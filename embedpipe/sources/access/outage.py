@@ -11,7 +11,7 @@ import ssl
 import urllib.error
 from collections.abc import Iterator
 
-from embedpipe.errors import BackboneError, EmbedpipeError, Failure, TemporaryError, UnreachableError
+from embedpipe.errors import BackboneError, Failure, TemporaryError, UnreachableError
 
 #: What delta-rs says without credentials: its last try is the metadata server of a cloud, which does not answer.
 _NO_CREDENTIALS = re.compile(r"169\.254\.169\.254|no credentials found|credential provider was not enabled")
@@ -112,7 +112,7 @@ def outages_raised(place: str = "") -> Iterator[None]:
         yield
     except (TemporaryError, BackboneError):
         raise
-    except (EmbedpipeError, OSError) as error:
+    except Exception as error:  # delta-rs has a type of its own
         if not is_outage(error):
             raise
         text = one_line(str(error))
