@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import functools
+import glob
 import os
 import re
 import stat
@@ -274,7 +275,10 @@ def _matches(pattern: str) -> list[str]:
     if not _WILDCARD.search(pattern.partition("?")[0] if is_url(pattern) else pattern):
         return [pattern]
     if not is_url(pattern):
-        return sorted(str(path) for path in Path("/").glob(pattern.lstrip("/")))
+        # `Path.glob` of Python 3.11 fails where another process deletes a folder; `glob` follows links below **.
+        is_deep = "**" in pattern
+        found = Path("/").glob(pattern.lstrip("/")) if is_deep else glob.iglob(pattern, include_hidden=True)  # noqa: PTH207
+        return sorted(map(str, found))
     folder, name = split_location(pattern)
     if _WILDCARD.search(folder.partition("?")[0]):
         raise SourceError(f"in a URL only the file name may have wildcards, got {pattern!r}")

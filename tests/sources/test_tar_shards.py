@@ -13,9 +13,11 @@ import time
 from pathlib import Path
 
 import pytest
+from deleted import delete_when_listed
 
 from embedpipe.errors import ReadError, SourceError
 from embedpipe.sources import open_source, read_uri, root_exists
+from embedpipe.sources.locations import expand
 
 
 def write_tar(path: Path, files: dict[str, bytes], mode: str = "w") -> Path:
@@ -342,3 +344,13 @@ def test_hostile_headers_end_quickly(tmp_path: Path, data: bytes) -> None:
     assert len(listing.failures) == 1
     with pytest.raises(ReadError):
         read_uri(f"tar://x.jpg::{tmp_path}/t.tar")
+
+
+def test_shards_are_found_beside_a_folder_that_another_process_deletes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b", ".c"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.tar").touch()
+    delete_when_listed(tmp_path / "b", monkeypatch)
+    assert expand(f"{tmp_path}/*/*.tar") == [f"{tmp_path}/.c/x.tar", f"{tmp_path}/a/x.tar"]
