@@ -253,6 +253,10 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def _cast(column: pa.ChunkedArray, type_: pa.DataType, name: str) -> pa.ChunkedArray:
+    if pa.types.is_dictionary(column.type):  # Arrow has no cast for some types of values, and keeps nanoseconds
+        values = (_cast(pa.chunked_array([chunk.dictionary]), type_, name).combine_chunks() for chunk in column.chunks)
+        parts = [each.take(chunk.indices) for each, chunk in zip(values, column.chunks, strict=True)]
+        return pa.chunked_array(parts, type_)
     try:
         if pa.types.is_timestamp(type_) and pa.types.is_integer(column.type):
             raise pa.ArrowInvalid("a number is not a time")

@@ -1,4 +1,4 @@
-"""Names and texts of a store: unknown columns, and text that is not UTF-8."""
+"""Names and types of the columns of a store, and text that is not UTF-8."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stored import make_store
 import embedpipe
 from embedpipe import FeatureStore
 from embedpipe.errors import Failure, UsageError
-from embedpipe.store.schema import require_column
+from embedpipe.store.schema import require_column, storable
 
 #: What Python reads for a byte of an argument or file name that is not UTF-8.
 HALF = "\udcff"
@@ -61,3 +61,19 @@ def test_failure_of_a_file_with_any_name_is_recorded(store: FeatureStore) -> Non
 def test_a_value_with_the_name_of_nothing_is_counted_too(tmp_path: Path) -> None:
     store = make_store(tmp_path / "labelled", np.ones((4, 3)), label=["(none)", "a", None, "a"])
     assert store.counts("label") == {"(none)": 2, "a": 2}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.array([1, None, 2001], pa.timestamp("ns")),
+        pa.array(["a", None, "b"], pa.string_view()),
+        pa.array(["a", None, "b"], pa.large_string()),
+        pa.array([1, None, 2], pa.uint64()),
+    ],
+    ids=lambda values: str(values.type),
+)
+def test_values_of_a_dictionary_are_stored_as_values(values: pa.Array) -> None:
+    coded = pa.DictionaryArray.from_arrays(pa.array([2, None, 0, 1], pa.uint32()), values).slice(1)
+    plain = pa.array([None, *values.to_pylist()[:2]], values.type)
+    assert storable(pa.table({"x": coded})).equals(storable(pa.table({"x": plain})))
