@@ -73,6 +73,12 @@ def table_path(path: str | Path) -> str:
     return require_no_secret(text.rstrip("/"), "the path of a feature store")
 
 
+def can_hold_store(path: str | Path) -> bool:
+    """Return whether a store may be at a path, which may be that of items instead."""
+    text = os.fspath(path)
+    return bool(text.rstrip("/")) and printable(text) == text
+
+
 def index_folder(path: str) -> Path | None:
     """Return the folder of the saved search index of the store at a path; None for a URL, whose stores have none."""
     return None if "://" in path else Path(f"{path}.index")

@@ -17,7 +17,7 @@ from embedpipe.backbones.spec import BackboneSpec, LayerSpec
 from embedpipe.errors import StoreError, UsageError
 from embedpipe.sources.columns.frames import arrow_table
 from embedpipe.sources.columns.labels import with_clean_labels
-from embedpipe.store.data_files import check_new_store, table_path
+from embedpipe.store.data_files import can_hold_store, check_new_store, table_path
 from embedpipe.store.delta_log import Change
 from embedpipe.store.editing.exclusion import choose_rows, set_excluded
 from embedpipe.store.editing.labelling import set_column
@@ -126,8 +126,7 @@ class FeatureStore:
     @staticmethod
     def exists(path: str | Path) -> bool:
         """Return whether there is a Delta table at ``path``."""
-        path = table_path(path)
-        return KeyedTable.exists(path)
+        return can_hold_store(path) and KeyedTable.exists(table_path(path))
 
     def require(self, spec: BackboneSpec) -> None:
         """Raise SpecMismatchError unless the store holds vectors of ``spec``."""

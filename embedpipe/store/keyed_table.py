@@ -115,7 +115,7 @@ class KeyedTable:
         """Return whether there is a Delta table at ``path``."""
         try:
             # os.path, as pathlib raises for a name that is too long, such as a text in place of a path.
-            return not os.path.isfile(path) and is_delta(path)  # noqa: PTH113
+            return (os.path.isdir(path) or not os.path.exists(path)) and is_delta(path)  # noqa: PTH110, PTH112
         except (DeltaError, OSError) as error:
             raise StoreError(f"cannot look for a feature store at {path!r}: {reason(error)}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,21 @@ def test_300_good_and_30_broken_images_give_330_rows_and_30_errors(head: Head, t
             assert row["label"] is None
             assert shares == [None] * 3
             assert row["error"].startswith("decode: ")
+
+
+def test_folder_whose_name_is_not_utf8_is_predicted(head: Head, tmp_path: Path) -> None:
+    latin = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    write_photo(Path(latin) / "1.jpg", seed=1)
+    assert head.predict(latin, trust=True)["error"].to_pylist() == [None]
+
+
+def test_labels_with_a_zero_byte_are_whole(tmp_path: Path) -> None:
+    X, y = clusters(30)
+    store = make_store(tmp_path / "store", X, label=[f"c\0{label}" for label in y])
+    table = fit(store, "logreg", folds=0).predict(store)
+    assert (
+        {*table["label"].to_pylist()} == {*table["second"].to_pylist()} == {f"c\0{label}" for label in set(y.tolist())}
+    )
 
 
 def test_options_of_items_are_refused_beside_a_store(tmp_path: Path) -> None:

@@ -111,6 +111,15 @@ def test_create_refuses_invalid_paths() -> None:
             FeatureStore.create(path, SPEC)
 
 
+def test_places_of_items_are_no_stores(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "photo.jpg").write_bytes(b"photo")
+    latin = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    Path(latin).mkdir()
+    for path in ("", "/", latin, tmp_path / "pipe.jpg", tmp_path / "photo.jpg", "/dev/zero"):
+        assert not FeatureStore.exists(path)
+
+
 def test_damaged_page_raises_store_error(store: FeatureStore) -> None:
     store.write(rows([f"{i:05d}" for i in range(3000)]))
     file = Path(store.path) / store.table.files[0].path

@@ -105,4 +105,6 @@ class Predictions:
         return self._column(full)
 
     def _column(self, values: npt.NDArray[Any]) -> pa.Array:
+        if values.dtype.kind == "U":  # pyarrow ends a text of NumPy at a zero byte
+            return pa.array(values.tolist(), pa.string(), mask=~self._filled)
         return pa.array(values, mask=~self._filled)
