@@ -297,6 +297,11 @@ class _Translation:
                     f"{self._store.path!r} has no column {name!r} ({option('where')}){suggest(name, known)}. "
                     f"A text stands in single quotes: {quoted(name)}"
                 )
+            if len(same) > 1:
+                raise UsageError(
+                    f"column {name!r} ({option('where')}) must be one of {', '.join(map(repr, same))}, which differ in "
+                    "capitals only: write it as it is there"
+                )
             (name,) = same
         self.columns.add(name)
         type_, expression = self._schema.field(name).type, pc.field(name)
@@ -306,7 +311,9 @@ class _Translation:
     def _literal(self, node: Any) -> Value:
         if node.is_string:
             return constant(node.this, pa.string(), quoted(node.this))
-        number = int(node.this) if node.this.isdecimal() and int(node.this) < 2**63 else float(node.this)
+        digits = node.this.lstrip("0") or "0"  # Python refuses to read thousands of them as an integer
+        is_int = node.this.isdecimal() and len(digits) <= len(str(2**63)) and int(digits) < 2**63
+        number = int(digits) if is_int else float(node.this)
         return constant(number, INT if isinstance(number, int) else FLOAT, node.this)
 
     def _date(self, node: Any) -> Value:

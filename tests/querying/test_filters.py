@@ -244,6 +244,22 @@ def test_what_is_not_a_comparison_is_refused_by_name(store: FeatureStore, condit
         rows_where(store, condition)
 
 
+@pytest.mark.parametrize("digits", [20, 5000])
+def test_numbers_of_any_length_are_compared(store: FeatureStore, digits: int) -> None:
+    large = "1" * digits
+    assert not rows_where(store, f"width >= {large} OR width IN ({large}, {large}.5)").any()
+    assert rows_where(store, f"width = {'0' * digits}500").sum() == rows_where(store, "width = 500").sum() > 0
+
+
+def test_columns_that_differ_in_capitals_only_are_told_apart(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s", clusters(2)[0])
+    table = pa.table({"id": store.ids(), "Size": [1, 2], "sizE": [3, 4]})
+    for condition in ("Size = 1", "sizE = 3"):
+        assert rows_where(store, condition, table).tolist() == [True, False]
+    with pytest.raises(UsageError, match=r"column 'size' .where. must be one of 'Size', 'sizE', which differ in"):
+        rows_where(store, "size = 1", table)
+
+
 def test_messages_name_the_option_as_the_command_line_does(store: FeatureStore) -> None:
     with command_line(), pytest.raises(UsageError, match=r"^--where must be true or false"):
         rows_where(store, "width")
