@@ -115,6 +115,7 @@ def make_splits(
     check_folds(folds, repeats)
     if not isinstance(seed, int | np.integer) or seed < 0:
         raise UsageError(f"{option('seed')} must be an integer >= 0, got {seed!r}")
+    seed = int(seed)  # those of NumPy cannot be saved
     if not len(ids) or len({*ids}) < len(ids) or len(y) != len(ids):
         raise UsageError(
             f"ids must be unique, one per row, got {len(ids)} ids, {len({*ids})} of them distinct, for {len(y)} rows"
@@ -258,7 +259,7 @@ def _inner(train: Rows, kinds: Rows | None, groups: RowGroups, seed: int, fold: 
 
 def _named(y: npt.NDArray[Any], kinds: Rows, numbers: Rows | list[int]) -> str:
     """Return ``class 'a'``, or ``classes 'a', 'b'``, with at most five names."""
-    names = [repr(y[np.argmax(kinds == number)].item()) for number in numbers[:5]]
+    names = [repr(name) for name in y[[int(np.argmax(kinds == number)) for number in numbers[:5]]].tolist()]
     more = f" and {len(numbers) - 5} more" * (len(numbers) > 5)
     return f"class{'es' * (len(numbers) > 1)} {', '.join(names)}{more}"
 

@@ -119,6 +119,7 @@ def test_rows_in_a_map_and_two_classes() -> None:
         (PROTOTYPES, ["cat", "cat", "dog"], None, "classes must be two or more, all different"),
         (PROTOTYPES[:1], ["cat"], None, "classes must be two or more"),
         (PROTOTYPES, NAMES, ["cat", "cow"] * 3, r"labels must be among the classes .*, got 'cow'"),
+        (PROTOTYPES, NAMES, np.array(["cat", "cow"] * 3, object), r"labels must be among the classes .*, got 'cow'"),
     ],
 )
 def test_what_does_not_fit_is_refused(prototypes: Any, classes: Any, y: Any, message: str) -> None:

@@ -88,6 +88,8 @@ def test_wrong_arrays_are_refused(score: object) -> None:
     X, y = clusters(12)
     with pytest.raises(ValueError, match="at least 2 distinct labels, got only 1"):
         score(X, np.ones(12, int))
+    with pytest.raises(ValueError, match="at least 2 distinct labels, got only 'a'"):
+        score(X, np.array(["a"] * 12, object))
     with pytest.raises(ValueError, match="shape"):
         score(X, y[:-1])
     X[3, 2] = np.nan

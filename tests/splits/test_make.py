@@ -166,6 +166,8 @@ def test_rare_class_is_left_out_with_a_note() -> None:
     ]
     assert all(not {60, 61, 62} & {*item.train.tolist(), *item.test.tolist()} for item in splits.resamples)
     assert not make_splits(names(63), y, task="classification", folds=3).left_out
+    of_pandas = make_splits(names(63), y.astype(object), task="classification")
+    assert (of_pandas.notes, of_pandas.identity) == (splits.notes, splits.identity)
 
 
 def test_class_of_few_groups_is_left_out() -> None:

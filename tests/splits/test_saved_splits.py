@@ -83,6 +83,12 @@ def test_for_ids_keeps_the_rows_of_every_resample(reversed_ids: list[str]) -> No
     assert moved.for_ids(splits.ids).resamples[0].train.tolist() == splits.resamples[0].train.tolist()
 
 
+def test_seeds_of_numpy_are_saved(tmp_path: Path) -> None:
+    made = [make_splits(names(20), np.arange(20.0), task="regression", seed=seed) for seed in (np.int64(3), 3)]
+    made[0].save(tmp_path / "splits.parquet")
+    assert_same(load_splits(tmp_path / "splits.parquet"), made[1])
+
+
 def test_for_ids_may_lack_rows_that_no_resample_uses() -> None:
     splits = grouped()
     used = [id for id in splits.ids if id not in {"row-005", "row-006"}]

@@ -96,7 +96,7 @@ class ZeroShotClassifier(SoftmaxClassifier):
             return X, None, weights
         known = np.isin(y, self.classes_)
         if not known.all():
-            other = np.asarray(y)[~known][0].item()
+            other = np.asarray(y)[~known].tolist()[0]
             raise ValueError(f"labels must be among the classes {self.classes_.tolist()}, got {other!r}")
         return X, np.searchsorted(self.classes_, y), weights
 

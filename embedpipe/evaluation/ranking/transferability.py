@@ -150,5 +150,5 @@ def _checked(X: Any, y: Any) -> tuple[Floats, npt.NDArray[np.int64], npt.NDArray
         raise ValueError("X must be finite, got NaN or infinity: leave those rows out")
     known, positions, counts = np.unique(y, return_inverse=True, return_counts=True)
     if len(known) < 2:
-        raise ValueError(f"y must have at least 2 distinct labels, got only {known[0].item()!r}")
+        raise ValueError(f"y must have at least 2 distinct labels, got only {known.tolist()[0]!r}")
     return X, positions, counts
