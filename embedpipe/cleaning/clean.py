@@ -210,7 +210,7 @@ def _record_outliers(
     usable = np.isfinite(near).any(axis=1) & first
     distance = np.ones(len(Z))
     distance[usable] = 1 - np.nanmean(near[usable], axis=1)
-    z = robust_z(distance)
+    z = robust_z(distance, distance[usable])
     for row in np.flatnonzero((z > options.outlier_z) & usable)[np.argsort(-z[(z > options.outlier_z) & usable])]:
         found.add("outlier", int(row), float(z[row]), related=int(graph.positions[row, 0]))
     if split is None:

@@ -80,6 +80,13 @@ def test_outlier_is_the_row_far_away(findings: Findings) -> None:
     assert found(findings, "outlier").keys() == {f"row-{FAR:03d}"}
 
 
+def test_outliers_are_found_among_rows_that_are_mostly_copies(tmp_path: Path) -> None:
+    X, _ = clusters(60, spread=0.35, dim=16)
+    X[FAR % 60] = 40 * np.random.default_rng(1).standard_normal(16)
+    store = make_store(tmp_path / "store", np.tile(X, (3, 1)))
+    assert found(clean(store, progress=False), "outlier").keys() == {f"row-{FAR % 60:03d}"}
+
+
 def test_copies_of_a_row_without_label_or_split_are_compared(tmp_path: Path) -> None:
     X, y = clusters(60, spread=0.3)
     labels, split = [f"class {number}" for number in y], ["train"] * 60
