@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -70,7 +71,7 @@ def copy_store(
             )
     kept = [name for name in store.columns if name not in exclude]
     local = [] if keep_paths else _local_words(store)
-    if any(word in store.spec.to_json() for word in local):
+    if any(json.dumps(word)[1:-1] in store.spec.to_json() for word in local):
         raise UsageError(
             f"what is pushed must not hold paths of this machine, and the backbone of the spec is {store.spec.name!r}: "
             f"push the paths too ({option('keep_paths', True)})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -179,7 +180,7 @@ def _copy_head(saved: Path, folder: Path, *, keep_paths: bool) -> dict[str, Any]
         shutil.copyfile(saved / name, folder / name)
     write_manifest(manifest, folder)
     home = str(Path.home())
-    if not keep_paths and len(home) > 2 and home in (folder / MANIFEST).read_text():
+    if not keep_paths and len(home) > 2 and json.dumps(home)[1:-1] in (folder / MANIFEST).read_text():
         raise UsageError(
             f"what is pushed must not hold paths of this machine, and the manifest of {str(saved)!r} names {home!r}: "
             f"push the paths too ({option('keep_paths', True)})"

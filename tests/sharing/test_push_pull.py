@@ -102,6 +102,19 @@ def test_no_place_of_this_machine_is_pushed(
     assert embedpipe.pull(DATA, tmp_path / "kept").counts("source_root") == {str(photos): 12}
 
 
+@pytest.mark.usefixtures("hub")
+def test_names_with_paths_are_refused_in_any_letters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "jürgen"
+    monkeypatch.setattr(Path, "home", lambda: home)
+    X = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
+    ids, labels = [str(number) for number in range(20)], ["a", "b"] * 10
+    store = embedpipe.import_vectors(X, tmp_path / "s", ids=ids, labels=labels, name=f"{home}/net")
+    embedpipe.fit(store, "lda", to=tmp_path / "head", folds=0)
+    for source, address in ((store, DATA), (tmp_path / "head", MODEL)):
+        with pytest.raises(UsageError, match="what is pushed must not hold paths of this machine"):
+            embedpipe.push(source, address)
+
+
 def test_other_columns_with_paths_are_refused(hub: Hub, tmp_path: Path) -> None:
     places = [f"{tmp_path}/photos/{i}.jpg" for i in range(4)]
     store = make_store(tmp_path / "store", np.eye(4), place=places)
