@@ -121,8 +121,8 @@ def write_head(
 def write_manifest(manifest: Mapping[str, Any], folder: Path) -> None:
     """Write the manifest of a head, with its checksum."""
     text = json.dumps(with_checksum(manifest), indent=2)
-    # A list of numbers stays on one line: a confusion matrix has many.
-    text = re.sub(r"\[[\d\s.,e+-]+\]", lambda match: " ".join(match[0].split()), text)
+    # A list of numbers stays on one line: a confusion matrix has many. Within a text there are no line breaks.
+    text = re.sub(r"\[\n[\d\s.,e+-]+\]", lambda match: " ".join(match[0].split()), text)
     (folder / MANIFEST).write_text(text + "\n")
 
 

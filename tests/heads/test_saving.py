@@ -111,6 +111,13 @@ def test_neighbours_file_is_a_faiss_index(store: FeatureStore, tmp_path: Path) -
         assert sum(item.file_size for item in state.infolist()) < 90 * 8 * 4 + 20_000
 
 
+def test_texts_that_look_like_lists_of_numbers_stay_as_they_are(tmp_path: Path) -> None:
+    X, y = clusters(60, spread=0.1)
+    store = make_store(tmp_path / "store", X, label=np.array(["[1,  2]", "[3,  4]", "[ 5 ]"])[y])
+    head = fit(store, "lda", to=tmp_path / "head", folds=0)
+    assert load_head(tmp_path / "head").predict(store).equals(head.predict(store))
+
+
 # ------------------------------------------------------------------ damage and attack
 
 
