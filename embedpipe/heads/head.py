@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embedpipe._utils.missing import is_missing
 from embedpipe._utils.options import build_options, takes_options
 from embedpipe._utils.progress import Progress
 from embedpipe.backbones.options import ReloadOptions
@@ -326,20 +327,20 @@ class Head:
         if isinstance(X, np.ndarray) and X.dtype.kind == "f" and X.ndim == 2:
             predictions = self._predictions(len(X))
             predictions.add(np.arange(len(X)), X)
-            predicted, truth = predictions.labels().to_pylist(), None
+            predicted = predictions.labels().to_pylist()
         else:
             table = self.predict(X)
             if "fitted_on" in table.column_names and (count := pc.sum(table["fitted_on"]).as_py()):
                 reason = f"the head was fitted on {count:,} of these {len(table):,} items: see head.report"
                 warnings.warn(f"this score is too high, as {reason}", stacklevel=2)
             predicted = table.column(2).to_pylist()
-            truth = table.column("actual").to_pylist() if "actual" in table.column_names else None
-        truth = truth if y is None else list(y)
-        if truth is None:
+            if y is None and "actual" in table.column_names:
+                y = table.column("actual").to_pylist()
+        if y is None:
             raise UsageError(f"score needs true labels, and there is no {self.label!r}: give y")
-        if len(truth) != len(predicted):
-            raise UsageError(f"y must have one value for each item, got {len(truth):,} for {len(predicted):,} items")
-        known = [pair for pair in zip(truth, predicted, strict=True) if None not in pair]
+        if len(y) != len(predicted):
+            raise UsageError(f"y must have one value for each item, got {len(y):,} for {len(predicted):,} items")
+        known = [pair for pair in zip(y, predicted, strict=True) if not any(map(is_missing, pair))]
         if not known:
             raise UsageError("score needs at least one item with a label and a prediction, got none")
         return score_values(self.task, known, self.label_separator)
@@ -353,13 +354,12 @@ class Head:
         return Predictions(self.estimator, self.task, count, self.label_separator)
 
     def _predict_store(self, store: FeatureStore, show: Progress) -> pa.Table:
-        advice = "Fit a head on this store, or embed the items with the head's backbone."
         self.spec.require(
             store.spec.only(*self.layers),
             f"the head was fitted on vectors of another backbone spec than those of {store.path!r}",
             "in the head",
             "in the store",
-            advice,
+            "Fit a head on this store, or embed the items with the head's backbone.",
         )
         done = predict_rows(self.spec, self.columns, store, self.label, self._predictions)
         show.say_all(done.notes)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import r2_score
 from stored import clusters, make_store
@@ -62,7 +63,20 @@ def test_score_of_several_labels_is_the_share_of_equal_sets(store: FeatureStore)
     X, y = store.to_numpy("tags")
     exact = tagged.score(X, y)
     assert exact == tagged.score(X, [";".join(reversed(tags.split(";"))) for tags in y])
+    sets = np.empty(len(y), object)
+    sets[:] = [np.array(tags.split(";")) for tags in y]
+    assert exact == tagged.score(X, sets)
     assert 0.3 < exact <= 1
+
+
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA])
+def test_rows_whose_label_is_missing_are_left_out(store: FeatureStore, head: Head, missing: Any) -> None:
+    X, y = store.to_numpy("label")
+    some = [missing if number < 20 else label for number, label in enumerate(y.tolist())]
+    assert head.score(X, some) == head.score(X, pd.Series(some, dtype=object)) == head.score(X[20:], y[20:])
+    numbers = fit(store, "ridge", label="size", folds=0)
+    X, y = store.to_numpy("size")
+    assert numbers.score(X, [missing, *y[1:]]) == numbers.score(X[1:], y[1:])
 
 
 def test_labels_that_lack_or_do_not_fit_are_refused(store: FeatureStore, head: Head, tmp_path: Path) -> None:
