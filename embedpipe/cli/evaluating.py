@@ -166,14 +166,18 @@ def _loaded(paths: Sequence[str]) -> Evaluation | EvaluationGrid | ProtocolEvalu
             f"the names of files of results must differ, as they name the datasets, got {', '.join(paths)}"
         )
     datasets: dict[str, Evaluation] = {}
+    failed: dict[str, str] = {}
     for name, result in results.items():
-        if isinstance(result, EvaluationGrid):
-            datasets |= result.datasets
-        elif isinstance(result, Evaluation):
-            datasets[name] = result
-        else:
+        if not isinstance(result, Evaluation | EvaluationGrid):
             raise UsageError(f"results of protocols are of one dataset and cannot be joined, got {name}.json")
-    return EvaluationGrid(datasets)
+        added = result.datasets if isinstance(result, EvaluationGrid) else {name: result}
+        if both := datasets.keys() & added:
+            raise UsageError(
+                f"the names of datasets must differ between files, and {min(both)!r} of {name}.json is in another too"
+            )
+        datasets |= added
+        failed |= result.failed
+    return EvaluationGrid(datasets, failed)
 
 
 def _by_protocol(

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -146,21 +146,29 @@ class PaperTable:
         return "\n".join([*lines, "", *(markdown(remark) for remark in self.remarks)]) + "\n"
 
     def to_arrow(self) -> pa.Table:
-        """Return the columns as data: values with ``_low`` and ``_high``, and the number of test rows ``_n``."""
+        """Return the columns as data: values with ``_low`` and ``_high``, and the number of test rows ``_n``.
+
+        The name of a dataset that is taken, such as ``head``, gets a ``_`` at its end.
+        """
         data: dict[str, pa.Array] = {}
+
+        def add(name: str, values: list[Any], type_: pa.DataType) -> None:
+            while name in data:
+                name += "_"
+            data[name] = pa.array(values, type_)
+
         for i, name in enumerate(self.names):
-            data[name] = pa.array([texts[i] for texts, _ in self.rows], pa.string())
+            add(name, [texts[i] for texts, _ in self.rows], pa.string())
         for i, column in enumerate(self.columns):
             cells = [numbers[i] for _, numbers in self.rows]
-            data[column.name] = pa.array([cell.value if cell else None for cell in cells], pa.float64())
+            add(column.name, [cell.value if cell else None for cell in cells], pa.float64())
             if any(cell and cell.low is not None for cell in cells):
                 for end in ("low", "high"):
-                    values = [getattr(cell, end) if cell else None for cell in cells]
-                    data[f"{column.name}_{end}"] = pa.array(values, pa.float64())
+                    add(f"{column.name}_{end}", [getattr(cell, end) if cell else None for cell in cells], pa.float64())
             if any(cell and cell.bold for cell in cells):
-                data[f"{column.name}_best"] = pa.array([cell.bold if cell else None for cell in cells], pa.bool_())
+                add(f"{column.name}_best", [cell.bold if cell else None for cell in cells], pa.bool_())
             if column.rows is not None:
-                data[f"{column.name}_n"] = pa.array([column.rows if cell else None for cell in cells], pa.int64())
+                add(f"{column.name}_n", [column.rows if cell else None for cell in cells], pa.int64())
         return pa.table(data)
 
     def _cells(

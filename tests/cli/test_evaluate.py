@@ -13,6 +13,9 @@ import pytest
 from command import run
 from stored import clusters, make_store
 
+from embedpipe import load_evaluation
+from embedpipe.evaluation import Evaluation, EvaluationGrid
+
 NAMES = np.array(["cat", "dog", "owl"])
 QUICK = ("--heads", "centroid, lda", "--folds", "3", "--repeats", "1")
 
@@ -198,6 +201,23 @@ def test_saved_results_of_two_datasets_are_joined(results: tuple[Path, Path, str
     assert "photos" in done.stdout
     assert 'href="page-drawings_2.html"' in (tmp_path / "page.html").read_text()
     assert (tmp_path / "page-photos.html").exists()
+
+
+def test_joined_results_keep_every_dataset_and_what_failed(results: tuple[Path, Path, str], tmp_path: Path) -> None:
+    photos, drawings = map(load_evaluation, results[:2])
+    assert isinstance(photos, Evaluation)
+    assert isinstance(drawings, Evaluation)
+    grids = tmp_path / "a.json", tmp_path / "b.json"
+    EvaluationGrid({"photos": photos}, {"backbone one": "too slow"}).save(grids[0])
+    EvaluationGrid({"drawings": drawings}, {"backbone two": "too large"}).save(grids[1])
+    done = run("evaluate", *grids, "--to", tmp_path / "all.json")
+    assert done.exit_code == run("evaluate", grids[0]).exit_code == 3, done.output
+    joined = load_evaluation(tmp_path / "all.json")
+    assert isinstance(joined, EvaluationGrid)
+    assert (list(joined.datasets), list(joined.failed)) == (["photos", "drawings"], ["backbone one", "backbone two"])
+    EvaluationGrid({"drawings": drawings, "photos": drawings}).save(grids[1])
+    refused = run("evaluate", *grids)
+    assert (refused.exit_code, "'photos' of b.json is in another too" in refused.stderr) == (2, True)
 
 
 def test_options_of_measuring_are_refused_for_saved_results(results: tuple[Path, Path, str], tmp_path: Path) -> None:

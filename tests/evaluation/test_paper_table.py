@@ -61,6 +61,13 @@ def test_data_keep_all_digits(tmp_path: Path) -> None:
     ]
 
 
+def test_datasets_named_as_other_columns_are_kept() -> None:
+    columns = [Column(name, name, "accuracy") for name in ("head", "x", "x_low")]
+    table = PaperTable(["backbone", "head"], columns, [(["a", "b"], [Cell(0.1), Cell(0.2, 0.0, 0.3), Cell(0.4)])], [])
+    row = {"backbone": "a", "head": "b", "head_": 0.1, "x": 0.2, "x_low": 0.0, "x_high": 0.3, "x_low_": 0.4}
+    assert table.to_arrow().to_pylist() == [row]
+
+
 def test_text_that_formats_take_for_commands_is_escaped() -> None:
     assert latex('\\input{x}\n#1 ~^$ <a> "b"\x1b') == (
         r"\textbackslash{}input\{x\} \#1 \textasciitilde{}\textasciicircum{}\$ \textless{}a\textgreater{} "
