@@ -98,7 +98,7 @@ def hash_pairs(hashes: PerceptualHashes) -> HashPairs:
     left, right, distances, turned = left[order], right[order], distances[order], turned[order]
     once = np.ones(len(left), bool)
     once[1:] = (left[1:] != left[:-1]) | (right[1:] != right[:-1])
-    some, place = np.unique(np.stack([left, right]) % max(1, count), return_inverse=True)
+    some, place = np.unique(np.stack([left, right]), return_inverse=True)
     telling = telling_bits(bits[some])[place.reshape(2, -1)].max(axis=0)
     once &= distances < SHARE * telling
     return HashPairs(rows[left[once]], rows[right[once]], distances[once], turned[once].astype(bool))
