@@ -252,9 +252,9 @@ def _inner(train: Rows, kinds: Rows | None, groups: RowGroups, seed: int, fold: 
     many = len(train) > MANY_ROWS
     rng = np.random.default_rng([seed, fold])
     numbers = fold_numbers(classes, groups.numbers[train], 5 if many else FOLDS, rng)
-    return [
-        (np.flatnonzero(numbers != number), np.flatnonzero(numbers == number)) for number in range(1 if many else FOLDS)
-    ]
+    # Of five folds, some are empty where there are fewer groups.
+    held_out = [numbers.min()] if many else range(FOLDS)
+    return [(np.flatnonzero(numbers != number), np.flatnonzero(numbers == number)) for number in held_out]
 
 
 def _named(y: npt.NDArray[Any], kinds: Rows, numbers: Rows | list[int]) -> str:

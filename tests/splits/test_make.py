@@ -151,6 +151,16 @@ def test_many_rows_have_one_inner_split() -> None:
     assert [len(held_out) for _, held_out in tune] == [4800]
 
 
+def test_few_groups_of_many_rows_are_never_an_empty_inner_split() -> None:
+    rows, tested = 21_000, 500
+    groups, split = np.arange(rows) % 3, np.array(["train"] * (rows - tested) + ["test"] * tested)
+    groups[-tested:] = 3
+    splits = make_splits(names(rows), np.arange(rows) % 2, task="classification", groups=groups, split=split, seed=2)
+    tune = splits.resamples[0].tune
+    assert tune is not None
+    assert 6_000 < len(tune[0][1]) < 7_000
+
+
 # ---------------------------------------------------------------- classes
 
 
