@@ -57,6 +57,15 @@ def test_clip_lp_chooses_on_the_validation_split(tmp_path: Path) -> None:
     assert settings["held-out rows"] == split.count("validation")
 
 
+def test_classes_may_be_in_the_validation_split_only_where_nothing_is_chosen_on_it(tmp_path: Path) -> None:
+    X, y = clusters(60, spread=1.5)
+    split = ["validation" if name == "train" and y[i] == 1 else name for i, name in enumerate(SPLIT)]
+    store = make_store(tmp_path / "store", X, label=y, split=split)
+    assert measure(store, "mteb-cls").layers[0].metrics
+    with pytest.raises(TrainingDataError, match="leave training rows of every class"):
+        measure(store, "clip-lp")
+
+
 def test_metrics_of_some_resamples_only_are_left_out() -> None:
     results = [ProtocolResult("few-shot/1", metrics, {}, [], 0.0) for metrics in ({"a": 1.0, "b": 0.5}, {"a": 0.5})]
     for order in (results, results[::-1]):

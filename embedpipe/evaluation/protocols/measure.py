@@ -240,7 +240,8 @@ def measure_protocol(
             parts: list[dict[str, Floats]] = []
             for resample in rows.splits.resamples:
                 train, test = resample.train, resample.test
-                held_out = np.flatnonzero(rows.validation[train]) if rows.validation.any() else None
+                chooses = protocol == "clip-lp" and rows.validation.any()  # others need no classes beside held-out rows
+                held_out = np.flatnonzero(rows.validation[train]) if chooses else None
                 result, predicted, of_rows = predict_by_protocol(
                     protocol,
                     X[train],
