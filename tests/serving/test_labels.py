@@ -15,6 +15,7 @@ from stored import clusters, make_store
 import embedpipe
 from embedpipe.errors import ConcurrentWriteError
 from embedpipe.serving.app import create_app
+from embedpipe.serving.viewing.labels import Edit
 from embedpipe.sources import read_labels
 from embedpipe.store.editing.labelling import count_by_hand, set_column
 
@@ -41,6 +42,17 @@ def test_a_label_is_in_the_store_and_survives_the_next_embed(editor: tuple[Api, 
     assert api.client.get("/api/store").json()["key"] == api.key  # row numbers hold
     assert put(api, 3, "cat", "dog").status_code == 200
     assert embedpipe.FeatureStore(path).to_arrow(["label"])["label"][3].as_py() == "cat"
+
+
+def test_a_label_is_shown_also_where_the_page_is_opened_while_it_is_sent(copied: Callable[[], Path]) -> None:
+    path = copied()
+    viewer = make_viewer(path, edit=True)
+    seen, _ = viewer.at(viewer.collection.key)
+    others = pa.table({"id": [viewer.collection.row(4)["id"]], "value": ["dog"]})
+    set_column(embedpipe.FeatureStore(path).table, others, "id", "value", "label")
+    assert viewer.refresh() is not seen
+    viewer.set_values(seen, [Edit(3, "dog", "cat")])
+    assert [viewer.collection.label("label", row) for row in (3, 4)] == ["dog", "dog"]
 
 
 def test_what_is_undone_follows_its_source_again(editor: tuple[Api, Path]) -> None:

@@ -242,6 +242,7 @@ class Viewer:
         for edit in edits:
             self.row(collection, edit.row)
         with self._lock:
+            collection, _ = self.at(collection.key)  # it may have been taken over anew meanwhile
             try:
                 column = EXCLUDED if excludes else self.label
                 return write_values(FeatureStore(self._store.path), collection, column, edits)
