@@ -91,6 +91,15 @@ def test_conditions_are_those_of_search(ready: Api) -> None:
         assert "--where" not in answer.text, wrong
 
 
+@pytest.mark.parametrize("span", [(-1.7e308, 1.7e308), (0.0, 5000 * 5e-324)])
+def test_numbers_of_any_span_have_codes(store: Any, span: tuple[float, float]) -> None:
+    shown, (low, high) = Collection(store), span
+    shown.add_columns({"number": pa.array(np.repeat([low, low / 2 + high / 2, high], 10))})
+    codes = shown.codes("number")
+    assert codes is not None
+    assert codes.codes.tolist() == np.repeat([0, 128, 255], 10).tolist()
+
+
 def test_codes_are_places_among_the_values(ready: Api) -> None:
     info = ready.client.get("/api/store").json()
     values = next(column["values"] for column in info["columns"] if column["name"] == "label")

@@ -183,5 +183,6 @@ def _scale(column: pa.ChunkedArray) -> Codes | None:
         return None
     low, high = float(values[finite].min()), float(values[finite].max())
     codes = np.full(len(values), -1, np.int32)
-    codes[finite] = np.round((values[finite] - low) * (255 / (high - low or 1)))
+    # The span of halves is never infinite, and its inverse may be.
+    codes[finite] = np.round((values[finite] / 2 - low / 2) / (high / 2 - low / 2 or 1) * 255)
     return Codes("number", codes, [f"{low:.6g}", f"{high:.6g}"])
