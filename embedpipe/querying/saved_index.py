@@ -302,7 +302,12 @@ def write_index(store: FeatureStore, values: dict[str, Any], cells: Any, keys: K
 
 
 def move_to_version(saved: SavedIndex, store: FeatureStore) -> SavedIndex:
-    """Note that the store's version has the same rows as the version that the index was made for."""
+    """Note that the store's version has the same rows as the version that the index was made for.
+
+    An index that another process has written meanwhile stays, and is returned.
+    """
+    if _named(saved.folder) != {file.name for file in saved.manifest.files.values()}:
+        return open_index(store, saved.manifest.layer) or saved
     manifest = dataclasses.replace(saved.manifest, version=store.version)
     write_json(manifest.to_dict(), saved.folder / MANIFEST, indent=2)
     return SavedIndex(saved.folder, manifest)

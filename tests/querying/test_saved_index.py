@@ -24,6 +24,7 @@ from embedpipe._utils.checksums import read_json, write_json
 from embedpipe.errors import UsageError
 from embedpipe.neighbours import approximate
 from embedpipe.querying import index as module
+from embedpipe.querying.saved_index import move_to_version
 from embedpipe.store.schema import vector_column
 
 DIM = 8
@@ -391,3 +392,9 @@ def test_many_readers_see_a_whole_index_while_it_is_replaced(copied: Path) -> No
     index = SimilarityIndex.load(copied)
     SimilarityIndex.build(copied, recall=0.8)
     require_exact(index, np.random.default_rng(0), 0.8)  # its files are deleted, and it has them open
+
+
+def test_an_index_that_another_process_has_built_meanwhile_stays(copied: Path) -> None:
+    index = SimilarityIndex.load(copied)
+    newer = SimilarityIndex.build(copied, recall=0.8).saved.manifest
+    assert move_to_version(index.saved, index.store).manifest == newer == SimilarityIndex.load(copied).saved.manifest
