@@ -360,6 +360,18 @@ def test_finished_runs_are_read_and_count(with_runs: tuple[Advice, list[str], di
     assert len(again.steps) == 1
 
 
+def test_held_out_images_that_cannot_be_read_are_left_out_of_the_runs(tmp_path: Path) -> None:
+    photos = write_images(tmp_path / "photos", 200, 150)
+    store = embedpipe.embed(photos, tmp_path / "store", backbone=TINY)
+    for photo in sorted(photos.rglob("*.png"))[::4]:
+        photo.unlink()
+    options = {"time_budget": "10min", "seeds": 2, "min_gain": 0.03, "no_ledger": True}
+    advice = advise(store, to=tmp_path / "runs", **options, **FAST)
+    assert advice.verdict.gain is not None
+    assert advice.held_out_rows == advice.benchmarks[0].test_rows < 32
+    assert any("test images could not be read and were left out" in note for note in advice.notes)
+
+
 @pytest.mark.long
 def test_act_trains_nothing_where_the_head_stays(hard_store: Path, tmp_path: Path) -> None:
     stays = advise(hard_store, to=tmp_path / "stays", act=True, min_gain=0.9, **FAST)

@@ -168,7 +168,7 @@ def advise(
         label=label,
         device=cost.device if cost else "",
         labels=inquiry.labels,
-        held_out_rows=len(held.test),
+        held_out_rows=inquiry.runner.test_rows,
         would_change=would_change,
         next_step=next_step,
         notes=[*dict.fromkeys([*inquiry.notes, *inquiry.runner.notes])],

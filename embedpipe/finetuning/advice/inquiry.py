@@ -122,7 +122,7 @@ class Inquiry:
             self.runner.runs,
             probe_accuracy=self.baselines.selected_accuracy,
             total_labels=len(self.held.train) + len(self.held.validation),
-            test_rows=len(self.held.test),
+            test_rows=self.runner.test_rows,
             min_gain=self.min_gain,
             shift_margin=self.options.shift_margin,
             shifted_rows=self.runner.shifted_rows,
@@ -171,7 +171,7 @@ class Inquiry:
         evidence = Evidence(
             Setting(accuracy, self.labels, classes, pretraining_of(self.stores[0].spec)),
             self.runner.runs,
-            len(self.held.test),
+            self.runner.test_rows,
             self.min_gain,
             self.options.point_seconds,
             self.known,

@@ -65,6 +65,11 @@ class Runner:
         return [run for _, (_, runs) in sorted(self.by_count.items()) for run in runs]
 
     @property
+    def test_rows(self) -> int:
+        """The held-out rows that networks are measured on: those whose items can be read."""
+        return self.benchmarks[0].test_rows if self.by_count else len(self.split.test)
+
+    @property
     def shifted_rows(self) -> int | None:
         """Different rows of the shifted data; None if none were measured."""
         return (len(self.benchmarks[0].cells[0].shifted_correct) or None) if self.by_count else None
