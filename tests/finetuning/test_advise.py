@@ -357,7 +357,8 @@ def test_finished_runs_are_read_and_count(with_runs: tuple[Advice, list[str], di
     )
     assert again.benchmarks == advice.benchmarks
     assert again.forecast == advice.forecast
-    assert len(again.steps) == 1
+    assert [(step.experiment, step.forecast.runs) for step in again.steps] == [(None, 0), (None, advice.forecast.runs)]
+    assert again.steps[0].forecast == advice.steps[0].forecast
 
 
 def test_held_out_images_that_cannot_be_read_are_left_out_of_the_runs(tmp_path: Path) -> None:

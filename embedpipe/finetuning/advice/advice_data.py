@@ -97,7 +97,7 @@ class ForecastStep:
     Attributes
     ----------
     experiment : Experiment or None
-        None for the forecast before the runs of this call.
+        None for the forecasts before the runs of this call.
     forecast : Forecast
     """
 

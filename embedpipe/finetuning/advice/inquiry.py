@@ -61,7 +61,7 @@ class Inquiry:
     cost : TrainingCost, optional
         None until it was measured.
     steps : list of ForecastStep
-        The forecast before the runs of this call, and after each of them.
+        The forecast from published results, with the runs of earlier calls, and after each run of this call.
     planned : list of Experiment
         The runs that could be next.
     notes : list of str
@@ -151,9 +151,11 @@ class Inquiry:
         """
         with contextlib.nullcontext() if self.folder is None else lock_folder(self.folder.path):
             finished = {} if self.folder is None else self.folder.finished_seeds(LEARNERS, self.training.seed)
+            self._assess(None)
             for labels, seeds in finished.items():
                 self.runner.run(labels, seeds)
-            self._assess(None)
+            if finished:
+                self._assess(None)
             while until is not None and self.forecast.recommendation == "find out first":
                 left = (until - time.perf_counter()) / 60
                 possible = [each for each in self.planned if each.minutes and each.minutes <= left]

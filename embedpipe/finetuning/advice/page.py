@@ -111,6 +111,6 @@ def draw_forecasts(steps: list[ForecastStep], min_gain: float) -> str:
     last = steps[-1].forecast
     title = (
         f"Expected gain of fine-tuning: {points(last.gain.value)} points, 80 % interval {points(last.gain.low)} to "
-        f"{points(last.gain.high)}, after {counted(len(steps) - 1, 'experiment')}"
+        f"{points(last.gain.high)}, after {counted(last.runs, 'network')}"
     )
     return to_svg(figure, "forecasts", title)

@@ -21,7 +21,7 @@ class Advice(AdviceData):
     forecast : Forecast
         What fine-tuning on all labels is expected to gain, and the probability that it exceeds the minimum gain.
     steps : list of ForecastStep
-        The forecast before the runs of this call, and after each of them.
+        The forecast from published results, with the runs of earlier calls, and after each run of this call.
     verdict : Verdict
         The decision of the strict rule, which asks for proof, with gain, trend, ceiling and reasons.
     frozen_baselines : FrozenBaselines
