@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from fnmatch import fnmatch
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from embedpipe._utils.atomic import check_writable
 from embedpipe._utils.machine.permissions import closed
@@ -31,6 +32,8 @@ FILES = {
     EXPORTED: ("model.json", "model.onnx*", "model.xml", "model.bin", "predict.py", "tokenizer.json", "README.md"),
 }
 LITTER = (".DS_Store", "Thumbs.db", "desktop.ini")
+#: The begin of a URL in a path, as `pathlib` makes one slash of two.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/", re.ASCII)
 
 
 def folder_kind(path: str | os.PathLike[str]) -> str:
@@ -78,14 +81,25 @@ def check_name(path: str | os.PathLike[str]) -> Path:
     return Path(path)
 
 
+def refuse_url(to: str | os.PathLike[str], need: str) -> None:
+    """Raise UsageError if a place to write to is a URL, also one that has become a path; ``need`` says what is needed.
+
+    The command line makes paths of its arguments.
+    """
+    text = os.fspath(to)
+    if "://" not in text and isinstance(to, PurePath) and _URL.match(text):
+        text = text.replace(":/", "://", 1)
+    if "://" in text:
+        raise UsageError(f"{need}, got the URL {text!r}")
+
+
 def check_file(to: str | os.PathLike[str]) -> Path:
     """Return the path of a file to write, which is replaced.
 
     Raises UsageError for a URL, a folder, a name that cannot be a file's, or a place in the folder of a store, whose
     `vacuum` deletes what is not the store's; and WriteError for a place in which nothing can be written.
     """
-    if "://" in os.fspath(to):
-        raise UsageError(f"a result is written to a local file, got the URL {os.fspath(to)!r}")
+    refuse_url(to, "a result is written to a local file")
     path = check_name(to)
     if path.is_dir() or any(parent.is_file() for parent in path.absolute().parents):
         raise UsageError(f"{str(path)!r} must not be a folder, nor lie below a file")

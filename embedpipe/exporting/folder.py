@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from embedpipe._utils.checksums import file_sha256, with_checksum
-from embedpipe._utils.folder_kinds import EXPORTED, check_replaceable
+from embedpipe._utils.folder_kinds import EXPORTED, check_replaceable, refuse_url
 from embedpipe._utils.version import __version__
 from embedpipe.backbones.backbone import Backbone
 from embedpipe.backbones.network import TextNetwork
@@ -40,8 +40,7 @@ _STAND_INS = {
 
 def check_target(to: str | os.PathLike[str]) -> Path:
     """Return the folder to write. Raises UsageError unless it is new, empty or that of an exported model."""
-    if "://" in os.fspath(to):
-        raise UsageError(f"a model is exported into a local folder, got the URL {os.fspath(to)!r}")
+    refuse_url(to, "a model is exported into a local folder")
     folder = Path(to).resolve()
     check_replaceable(folder, EXPORTED)
     return folder

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 import stat
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from embedpipe._utils.atomic import names_file, whole_file
 from embedpipe._utils.checksums import read_json, write_json
+from embedpipe._utils.folder_kinds import refuse_url
 from embedpipe._utils.option_names import option
 from embedpipe._utils.version import __version__, other_format
 from embedpipe.backbones.backbone import Backbone
@@ -48,8 +48,7 @@ LOCK = ".lock.part"
 
 def check_folder(to: str | Path) -> Path:
     """Return the folder of a run, which may hold an earlier run. Raises UsageError if it holds anything else."""
-    if "://" in os.fspath(to):
-        raise UsageError(f"{option('to')} must be a local folder, got the URL {os.fspath(to)!r}")
+    refuse_url(to, f"{option('to')} must be a local folder")
     folder = Path(to)  # as given, so that results and messages name it so
     names = (*STATES.values(), RESULT, CLAIM, FEATURES, BEST, LAST, Path(BEST).stem)
     has_run = any((folder / name).exists() for name in names)

@@ -34,13 +34,13 @@ import numpy.typing as npt
 
 from embedpipe._utils.atomic import whole_folder
 from embedpipe._utils.checksums import file_sha256, with_checksum, without_checksum
-from embedpipe._utils.folder_kinds import HEAD, but_is, check_replaceable
+from embedpipe._utils.folder_kinds import HEAD, but_is, check_replaceable, refuse_url
 from embedpipe._utils.machine.permissions import closed
 from embedpipe._utils.machine.regular_files import read_regular
 from embedpipe._utils.messages.json_values import parse_json
 from embedpipe._utils.version import __version__, other_format
 from embedpipe.backbones.spec import BackboneSpec
-from embedpipe.errors import HeadError, StoreError, UsageError
+from embedpipe.errors import HeadError, StoreError
 from embedpipe.heads.columns.table_columns import TableColumn
 from embedpipe.heads.estimator_files import STATE, neighbours_file, read_estimator, write_estimator
 from embedpipe.heads.options import Task
@@ -57,8 +57,7 @@ PLAIN_FIELDS = ("label", "label_separator", "store", "store_id", "store_version"
 
 def check_target(to: str | Path) -> Path:
     """Return the folder that a head is to be saved in. Raises UsageError unless it is new, empty or a head."""
-    if "://" in os.fspath(to):
-        raise UsageError(f"a head is saved in a local folder, got the URL {os.fspath(to)!r}")
+    refuse_url(to, "a head is saved in a local folder")
     folder = Path(to).resolve()
     check_replaceable(folder, HEAD)
     return folder

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from embedpipe._utils.atomic import whole_folder
-from embedpipe._utils.folder_kinds import check_name, path_kind
+from embedpipe._utils.folder_kinds import check_name, path_kind, refuse_url
 from embedpipe._utils.progress import Progress
 from embedpipe.errors import HeadError, HubError, StoreError, UsageError
 from embedpipe.heads import Head
@@ -67,8 +67,7 @@ def pull(source: str, to: str | Path, *, progress: bool | None = None) -> Featur
     >>> store = embedpipe.pull("hf://datasets/lab/photos", "photos.features")  # doctest: +SKIP
     """
     repository = Repository.parse(source)
-    if "://" in str(to):
-        raise UsageError(f"pull writes a local folder, got the URL {str(to)!r}")
+    refuse_url(to, "pull writes a local folder")
     folder = check_name(to).resolve()
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise UsageError(f"pull needs a new or empty folder, and {str(to)!r} is {path_kind(folder)}: give another")

@@ -124,6 +124,7 @@ def test_published_protocol(store: Path) -> None:
         (("--page", "page.pdf"), "must end in .html"),
         (("--predictions", "table.txt"), "must end in .csv, .tsv, .parquet, .jsonl or .xlsx"),
         (("--splits", "splits.csv"), "must end in .parquet"),
+        (("--splits", "s3://bucket/splits.parquet"), "--splits must be a local file, got the URL"),
         (("--protocol", "clip"), "unknown protocol 'clip'; did you mean 'clip-lp'? Available: "),
         (
             ("--protocol", "clip-lp", "--heads", "lda"),

@@ -53,6 +53,9 @@ CASES = [
     ("import-vectors no.npy --name a/b", "--to", "items.features"),
 ]
 
+#: Stores, which may be at a URL.
+STORES = {("--to", "photos.features"), ("--to", "items.features")}
+
 
 @pytest.fixture
 def folder(photos: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -66,6 +69,16 @@ def test_unwritable_place_is_refused_before_the_work(folder: Path, verb: str, op
     result = run(*verb.split(), option, NOWHERE / name)
     assert result.exit_code in (1, 2)
     assert f"cannot write '{NOWHERE / name}'" in result.stderr
+    assert sorted(path.name for path in folder.iterdir()) == ["photos"]
+
+
+@pytest.mark.parametrize(("verb", "option", "name"), [case for case in CASES if case[1:] not in STORES])
+def test_url_is_refused_where_a_result_is_a_local_file_or_folder(
+    folder: Path, verb: str, option: str, name: str
+) -> None:
+    result = run(*verb.split(), option, f"s3://bucket/{name}")
+    assert result.exit_code == 2
+    assert f"got the URL 's3://bucket/{name}'" in result.stderr
     assert sorted(path.name for path in folder.iterdir()) == ["photos"]
 
 

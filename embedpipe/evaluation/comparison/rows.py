@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from embedpipe._utils.folder_kinds import check_name
+from embedpipe._utils.folder_kinds import check_name, refuse_url
 from embedpipe._utils.machine.memory import memory_left, parse_size
 from embedpipe._utils.option_names import has_option, option
 from embedpipe.backbones.spec import LayerSpec
@@ -210,6 +210,7 @@ def _given_splits(splits: str | Path | Splits | None) -> Splits | None:
         return splits
     if not isinstance(splits, str | Path):
         raise UsageError(f"{option('splits')} must be a path or a Splits, got {splits!r}")
+    refuse_url(splits, f"{option('splits')} must be a local file")
     return load_splits(splits) if check_name(splits).exists() else None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 from embedpipe._utils.atomic import check_writable
 from embedpipe._utils.checksums import read_json, write_json
+from embedpipe._utils.folder_kinds import refuse_url
 from embedpipe._utils.option_names import option
 from embedpipe._utils.version import __version__, other_format
 from embedpipe.errors import UsageError
@@ -61,8 +61,7 @@ class BenchmarkFolder:
     """
 
     def __init__(self, to: str | Path, beside: str = "") -> None:
-        if "://" in os.fspath(to):
-            raise UsageError(f"a benchmark needs a local folder, got the URL {os.fspath(to)!r}")
+        refuse_url(to, "a benchmark needs a local folder")
         self.path = Path(to)  # as given, so that messages name it so
         is_run = any((self.path / name).exists() for name in (RUN, CELLS, CLAIM, FEATURES))
         if any(place.is_file() for place in (self.path, *self.path.absolute().parents)) or (
