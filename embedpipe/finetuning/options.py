@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from embedpipe._utils.folder_kinds import check_name, refuse_url
 from embedpipe._utils.option_names import option
 from embedpipe.errors import UsageError, require_one_of
 from embedpipe.neighbours.options import NEAR_DUPLICATE_COSINE, NearDuplicates, check_near_duplicates
@@ -157,7 +158,7 @@ class SplitOptions:
     Raises
     ------
     UsageError
-        If ``near_duplicates`` is out of range.
+        If ``near_duplicates`` is out of range, or there is no file of ``splits``.
     """
 
     group: str | None = field(
@@ -177,6 +178,15 @@ class SplitOptions:
 
     def __post_init__(self) -> None:
         check_near_duplicates(self.near_duplicates)
+        if self.splits is None:
+            return
+        refuse_url(self.splits, f"{option('splits')} must be a local file")
+        path = check_name(self.splits)
+        if path.suffix == ".parquet" and not path.exists():  # `evaluate` makes it; here a slip would train on test rows
+            raise UsageError(
+                f"{option('splits')} must be a file of splits, and {self.splits!r} does not exist: `embedpipe "
+                f"evaluate` with {option('splits')} writes one"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

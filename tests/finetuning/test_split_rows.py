@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 from stored import clusters, make_store
 
-from embedpipe.errors import TrainingDataError
+import embedpipe
+from embedpipe.errors import TrainingDataError, UsageError
 from embedpipe.finetuning.options import SplitOptions
 from embedpipe.finetuning.split_rows import NO_CLASS, hold_out_training_rows, read_split_rows
 from embedpipe.store import FeatureStore
@@ -84,6 +85,15 @@ def test_holding_out_rows_without_a_class_of_the_others_is_refused(tmp_path: Pat
     store = make_store(tmp_path / "s", X, label=["ab"[value] for value in y], split=named)
     with pytest.raises(TrainingDataError, match="5 training and validation rows are too few to hold out"):
         hold_out_training_rows(read_split_rows(store, "label", SplitOptions(near_duplicates="off")))
+
+
+def test_splits_that_do_not_exist_are_refused_and_not_made(tmp_path: Path) -> None:
+    X, y = clusters(40, classes=2)
+    store = make_store(tmp_path / "store", X, label=["ab"[value] for value in y])
+    path = tmp_path / "slip.parquet"
+    with pytest.raises(UsageError, match=r"slip.parquet' does not exist: `embedpipe evaluate` with splits writes one"):
+        embedpipe.advise(store, splits=str(path), progress=False)
+    assert not path.exists()
 
 
 @pytest.mark.parametrize("rows", [6, 40])
