@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from embedpipe._utils.messages.events import current_log
 from embedpipe.backbones.options import ReloadOptions
 from embedpipe.cli import show
 from embedpipe.cli.app import PARTLY_FAILED, app
@@ -94,10 +95,21 @@ def finetune(
         show.json_value(result.to_dict())
     elif not quiet:
         print_finetune(result, source if FeatureStore.exists(source) else str(to / "features"), verbose)
-    for id, reason in result.failed.items():
-        print(f"embedpipe: left out: {escaped(id)}: {escaped(reason)}", file=sys.stderr)
+    print_left_out(result)
     # A launcher takes any exit code but 0 for a crash.
     return PARTLY_FAILED if result.failed and launched_processes() == 1 else 0
+
+
+def print_left_out(result: FineTuneResult, limit: int = 3) -> None:
+    """Print the first items that were left out on standard error; in a log of events each is one."""
+    for number, (id, reason) in enumerate(result.failed.items()):
+        if log := current_log():
+            log.event("item_failed", id=id, message=reason)
+        elif number < limit:
+            print(f"embedpipe: left out: {escaped(id)}: {escaped(reason)}", file=sys.stderr)
+    if len(result.failed) > limit and not current_log():
+        file = show.plain(str(Path(result.folder, "result.json")))
+        print(f"... and {len(result.failed) - limit:,} more: 'failed' in {file}", file=sys.stderr)
 
 
 def print_finetune(result: FineTuneResult, store: str, verbose: bool) -> None:

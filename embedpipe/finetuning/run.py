@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from embedpipe._utils.option_names import option
 from embedpipe._utils.progress import Progress
@@ -108,16 +110,29 @@ class FineTuneRun:
             best_epoch=run.best.number,
             initial_check=initial_check,
             test=self._compare_with_probe(rows, logits, full),
-            train_rows=len(self.split.train),
-            validation_rows=len(self.split.validation),
+            train_rows=len(self._without(failed, self.split.train)),
+            validation_rows=len(self._without(failed, self.split.validation)),
             splits_id=self.split.splits.identity,
             seconds=sum(epoch.seconds for epoch in run.epochs),
             device=f"{count} x {trainer.device.type}" if count > 1 else str(trainer.device),
             precision=trainer.precision,
             augmentation=trainer.augmentation,
             failed=failed,
-            notes=[*random_notes([self.store.spec]), *self.split.splits.notes],
+            notes=[*random_notes([self.store.spec]), *self.split.splits.notes, *self._unread_classes(failed)],
         )
+
+    def _without(self, failed: Mapping[str, str], rows: Rows) -> Rows:
+        """Return the rows whose items could be read; ``failed`` has the ids of the others."""
+        ids = self.split.ids.take(pa.array(rows)).to_pylist()
+        read: Rows = rows[np.array([id not in failed for id in ids], bool)]
+        return read
+
+    def _unread_classes(self, failed: Mapping[str, str]) -> list[str]:
+        """Return a note if there are classes of which no training item could be read: the network forgets them."""
+        split = self.split
+        unread = np.setdiff1d(split.y[split.train], split.y[self._without(failed, split.train)])
+        names = ", ".join(repr(name) for name in split.classes[unread].tolist())
+        return [f"no training {self.frozen.spec.modality} of {names} could be read"] if len(unread) else []
 
     @cached_property
     def _features(self) -> npt.NDArray[np.float32]:

@@ -16,6 +16,7 @@ from embedpipe._utils.progress import Progress
 from embedpipe.cli.finetuning import default_folder
 
 FAST = ("--epochs", "1", "--batch-size", "8", "--near-duplicates", "off", "--trust")
+LOG = ("--log", "json")
 
 
 @pytest.fixture(scope="module")
@@ -68,15 +69,20 @@ def test_finetune_writes_a_page_and_says_what_goes_on(
 
 
 def test_missing_photos_are_reported_with_exit_code_3(store: Path, tmp_path: Path) -> None:
-    photo = sorted((store.parent / "photos" / "a").iterdir())[0]
-    kept = photo.read_bytes()
-    photo.unlink()
+    moved = store.parent / "photos" / "b"
+    moved.rename(tmp_path / "b")
     try:
-        shown = run("finetune", store, "--to", tmp_path / "tuned", *FAST)
+        shown, logged = (run("finetune", store, "--to", tmp_path / "tuned", *FAST, *log) for log in ((), LOG))
     finally:
-        photo.write_bytes(kept)
-    assert shown.exit_code == 3
-    assert f"left out: a/{photo.name}" in shown.stderr
+        (tmp_path / "b").rename(moved)
+    assert (shown.exit_code, logged.exit_code) == (3, 3)
+    lines = shown.stderr.splitlines()
+    assert sum(line.startswith("embedpipe: left out: b/") for line in lines) == 3
+    result = json.loads((tmp_path / "tuned" / "result.json").read_bytes())
+    assert f"... and {len(result['failed']) - 3} more: 'failed' in {tmp_path / 'tuned' / 'result.json'}" in lines
+    events = [json.loads(line) for line in logged.stderr.splitlines()]
+    assert sum(event["event"] == "item_failed" for event in events) == len(result["failed"])
+    assert "no training image of 'b' could be read" in result["notes"]
 
 
 def test_benchmark_prints_a_table_or_json(store: Path, tmp_path: Path) -> None:

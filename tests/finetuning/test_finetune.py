@@ -205,6 +205,8 @@ def test_changed_images_are_left_out_and_reported(made: tuple[Path, Path], tmp_p
     result = embedpipe.finetune(store, to=tmp_path / "tuned", **FAST)
     assert sorted(result.failed) == [f"a/{path.name}" for path in broken[:2]]
     assert all("has changed since it was embedded" in reason for reason in result.failed.values())
+    assert result.train_rows + result.validation_rows + result.test.rows == 58
+    assert result.train_rows == result.epochs[1].items
 
 
 def test_splits_of_an_evaluation_are_used(made: tuple[Path, Path], tmp_path: Path) -> None:
