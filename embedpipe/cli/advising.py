@@ -229,12 +229,17 @@ def print_advice(result: Advice, verbose: bool) -> None:
 
 def _outcome(network: FineTuneResult) -> str:
     test, kept = network.test, network.best_epoch > 0
-    return (
+    lines = (
         f"the {'network' if kept else 'head'} is kept, as it is better on the validation rows: "
         f"fine-tuned in {show.plain(network.folder)}\n"
-        f"on {test.rows:,} test rows: head {percent(test.linear_probe)}, kept {percent(test.finetuned)}, difference "
-        f"{100 * test.difference:+z.1f} points ({100 * test.low:+z.1f} to {100 * test.high:+z.1f})\n"
+        f"on {test.rows:,} test rows: head {percent(test.linear_probe)}"
     )
+    if kept:  # else it is the head that was measured
+        lines += (
+            f", network {percent(test.finetuned)}, difference {100 * test.difference:+z.1f} points "
+            f"({100 * test.low:+z.1f} to {100 * test.high:+z.1f})"
+        )
+    return f"{lines}\n"
 
 
 def _forecast(forecast: Forecast) -> str:

@@ -150,14 +150,19 @@ class FineTuneResult:
 
     def _repr_html_(self) -> str:
         test = self.test
-        rows = {
-            "kept epoch": f"{self.best_epoch} of {self.epochs[-1].number}",
-            "test accuracy": f"{percent(test.finetuned)} of {test.rows:,} rows",
-            "linear probe": f"{percent(test.linear_probe)}",
-            "difference": (
-                f"{100 * test.difference:+z.1f} points (95 % interval {100 * test.low:+z.1f} to "
-                f"{100 * test.high:+z.1f})"
-            ),
+        rows = {"kept epoch": f"{self.best_epoch} of {self.epochs[-1].number}"}
+        if self.best_epoch:  # else the test accuracy is that of the linear probe
+            rows |= {
+                "test accuracy": f"{percent(test.finetuned)} of {test.rows:,} rows",
+                "linear probe": f"{percent(test.linear_probe)}",
+                "difference": (
+                    f"{100 * test.difference:+z.1f} points (95 % interval {100 * test.low:+z.1f} to "
+                    f"{100 * test.high:+z.1f})"
+                ),
+            }
+        else:
+            rows["test accuracy"] = f"{percent(test.linear_probe)} of {test.rows:,} rows: the linear probe was kept"
+        rows |= {
             "rows": f"{self.train_rows:,} for training, {self.validation_rows:,} for validation",
             "training": f"{self.seconds:,.0f} s on {self.device} in {self.precision}",
             "backbone": self.backbone,

@@ -299,6 +299,7 @@ def test_page_of_a_trained_network_begins_with_the_outcome(
     assert f"{heading} The network was trained" in words
     assert "The recommendation before was: find out first." in words
     assert "below" not in words
+    assert ("+4.0 points (95 % interval" in words) == (epoch > 0)  # a head that is kept does not differ from itself
 
 
 def test_page_shows_every_forecast_and_the_recommendation(
@@ -393,7 +394,8 @@ def test_act_trains_the_network_that_is_recommended(
     assert acts.to_dict()["network"]["best_epoch"] == acts.network.best_epoch
     print_advice(acts, verbose=False)
     kept = "network" if acts.network.best_epoch else "head"
-    assert capsys.readouterr().out.startswith(f"the {kept} is kept, as it is better on the validation rows")
+    assert (shown := capsys.readouterr().out).startswith(f"the {kept} is kept, as it is better on the validation rows")
+    assert (", difference " in shown) == (kept == "network")
 
 
 @pytest.mark.long

@@ -96,6 +96,9 @@ def test_result_is_one_line_and_a_table_in_notebooks(run: FineTuneResult) -> Non
     assert "\n" not in repr(run)
     assert "<caption>FineTuneResult</caption>" in run._repr_html_()
     assert run.backbone in run._repr_html_()
+    kept = {epoch: dataclasses.replace(run, best_epoch=epoch)._repr_html_() for epoch in (0, 1)}
+    assert "the linear probe was kept" in kept[0]
+    assert ("difference" in kept[0], "difference" in kept[1]) == (False, True)
 
 
 def test_result_survives_a_round_trip_through_json(run: FineTuneResult) -> None:
