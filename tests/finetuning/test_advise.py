@@ -521,6 +521,7 @@ def test_budget_too_small_for_a_run_is_noted(hard_store: Path, tmp_path: Path) -
         ({"seeds": 1}, "seeds must be >= 2, got 1"),
         ({"time_budget": "soon"}, "time_budget must be a time such as 90s, 10min or 2h, got 'soon'"),
         ({"point_worth": "much"}, "point_worth must be a time such as 90s, 10min or 2h, got 'much'"),
+        ({"point_worth": "1h", "min_gain": 0.02}, "got point_worth='1h' and min_gain=0.02: leave one out"),
         ({"act": True}, "needs a folder for its runs"),
         ({"time_budget": "1min"}, "a time budget needs a folder for its runs"),
         ({"min_gian": 0.1}, "did you mean 'min_gain'"),

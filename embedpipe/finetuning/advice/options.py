@@ -16,7 +16,7 @@ class AdviseOptions:
     Raises
     ------
     UsageError
-        If a value is out of range.
+        If a value is out of range, or ``min_gain`` and ``point_worth`` are both given.
     """
 
     min_gain: float = field(
@@ -49,6 +49,11 @@ class AdviseOptions:
                 f"{option('seeds')} must be >= 2, got {self.seeds}: one seed does not show how much seeds differ"
             )
         _ = self.budget_seconds, self.point_seconds
+        if self.point_worth is not None and self.min_gain != type(self).min_gain:
+            raise UsageError(
+                f"{option('point_worth')} asks for the gain that pays for its time, in place of {option('min_gain')}, "
+                f"got {option('point_worth', self.point_worth)} and {option('min_gain', self.min_gain)}: leave one out"
+            )
 
     @property
     def budget_seconds(self) -> float | None:
