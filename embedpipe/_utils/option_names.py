@@ -18,6 +18,8 @@ _variables: Mapping[str, str] = {}
 _NO_VALUE = object()
 #: Options that the verb does not have, though a function below it does.
 _fixed: ContextVar[frozenset[str]] = ContextVar("_fixed", default=frozenset())
+#: Options of a verb that another one calls, and which of them messages have named, as they are written.
+_inner: ContextVar[tuple[frozenset[str], set[str]]] = ContextVar("_inner", default=(frozenset(), set()))
 
 
 @contextmanager
@@ -56,6 +58,17 @@ def fixed_options(*names: str) -> Iterator[None]:
         yield
     finally:
         _fixed.reset(token)
+
+
+@contextmanager
+def inner_options(*names: str) -> Iterator[set[str]]:
+    """Collect how messages of the block write these options, which the verb does not have and the one in it does."""
+    written: set[str] = set()
+    token = _inner.set((frozenset(names), written))
+    try:
+        yield written
+    finally:
+        _inner.reset(token)
 
 
 def has_option(name: str) -> bool:
@@ -109,6 +122,14 @@ def option(name: str, value: object = _NO_VALUE) -> str:
     ...     option("weights", "none")
     '--weights none'
     """
+    written = _written(name, value)
+    names, collected = _inner.get()
+    if name in names:
+        collected.add(written)
+    return written
+
+
+def _written(name: str, value: object) -> str:
     if hasattr(value, "dtype") and hasattr(value, "item"):  # a number of NumPy, which is not imported for it
         value = value.item()
     if name in _variables:

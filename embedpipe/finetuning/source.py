@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ import torch
 from embedpipe._utils.atomic import whole_file
 from embedpipe._utils.machine.regular_files import read_regular
 from embedpipe._utils.messages.json_values import parse_json
-from embedpipe._utils.option_names import option
+from embedpipe._utils.option_names import inner_options, option
 from embedpipe.backbones.backbone import Backbone
 from embedpipe.backbones.image_backbone import ImageBackbone
 from embedpipe.backbones.options import ReloadOptions
@@ -34,6 +35,9 @@ from embedpipe.finetuning.training.items.text_set import TextSet
 from embedpipe.sources.opening import read_uri
 from embedpipe.sources.options import Modality
 from embedpipe.store import FeatureStore
+
+#: Arguments that fine-tuning hands to `embed`.
+OF_FINE_TUNING = {"source", "to", "label", "backbone", "device", "progress", "weights", "offline"}
 
 
 def open_items(
@@ -67,10 +71,14 @@ def open_items(
         _claim_folder(features, {"source": str(Path(source).resolve()), "label": label, "backbone": backbone})
         options |= {"weights": reload.weights, "offline": reload.offline}
         try:
-            store = embed(source, features, backbone=backbone, device=device, progress=progress, **options)
-        except EmbedpipeError:
+            with inner_options(*inspect.signature(embed).parameters.keys() - OF_FINE_TUNING) as written:
+                store = embed(source, features, backbone=backbone, device=device, progress=progress, **options)
+        except EmbedpipeError as error:
             if not FeatureStore.exists(os.fspath(features)):  # the folder stays free for another source
                 features.with_name(CLAIM).unlink(missing_ok=True)
+            if named := [each for each in written if each in str(error)]:
+                what = "an option" if len(named) == 1 else "options"
+                error.args = (f"{error} ({what} of `embedpipe embed`: embed the items first, and give the store here)",)
             raise
         label = "label"  # the store's name of the column, whatever its name in the source
     require_trainable(store.spec, repr(store.path))

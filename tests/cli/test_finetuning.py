@@ -68,6 +68,15 @@ def test_finetune_writes_a_page_and_says_what_goes_on(
     assert "On 10 test rows, read once" in (tmp_path / "page.html").read_text()
 
 
+@pytest.mark.parametrize("verb", ["finetune", "benchmark", "advise"])
+def test_options_of_embed_in_a_message_are_said_to_be_its_own(tmp_path: Path, verb: str) -> None:
+    (tmp_path / "table.csv").write_text("body of the mail,label\na,b\n")
+    shown = run(verb, tmp_path / "table.csv", "--to", tmp_path / "runs")
+    assert shown.exit_code == 2
+    assert "(--text COLUMN) (options of `embedpipe embed`: embed the items first, and give the store" in shown.stderr
+    assert not (tmp_path / "runs").exists()
+
+
 def test_missing_photos_are_reported_with_exit_code_3(store: Path, tmp_path: Path) -> None:
     moved = store.parent / "photos" / "b"
     moved.rename(tmp_path / "b")

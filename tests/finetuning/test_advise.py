@@ -535,8 +535,10 @@ def test_bad_options_are_refused(hard_store: Path, options: dict[str, object], m
 
 
 def test_bad_stores_are_refused(hard_store: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="source must be a feature store"):
+    with pytest.raises(UsageError, match=r"source must be a feature store, got .*nowhere': nothing is there"):
         advise(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match=r"source must be a feature store, got .*: embed the items first"):
+        advise(tmp_path)
     with pytest.raises(UsageError, match="twice"):
         advise([hard_store, hard_store])
     X, y = clusters(60)

@@ -23,6 +23,7 @@ from embedpipe.finetuning.advice.options import AdviseOptions
 from embedpipe.finetuning.advice.result import Advice
 from embedpipe.finetuning.benchmark.cell_files import BenchmarkFolder
 from embedpipe.finetuning.options import FineTuneOptions, LedgerOptions, SplitOptions
+from embedpipe.finetuning.run_folder import lock_folder
 from embedpipe.finetuning.source import open_items, reload_named, require_trainable
 from embedpipe.finetuning.split_rows import hold_out_training_rows, read_split_rows
 from embedpipe.finetuning.training.launcher import require_one_process
@@ -188,13 +189,14 @@ def _open_stores(
     """Return the stores and the label column; items are embedded into ``to`` first."""
     if isinstance(source, str | Path) and not FeatureStore.exists(os.fspath(source)):
         if to is None:
-            raise UsageError(
-                f"source must be a feature store, got {os.fspath(source)!r}: embed the items first, or give a folder "
-                f"({option('to', ...)})"
-            )
-        store, label = open_items(
-            source, BenchmarkFolder(to, NETWORK).features, label, backbone, device, progress, reload
-        )
+            path = os.fspath(source)
+            advice = f"embed the items first, or give a folder ({option('to', ...)})"
+            if "://" not in path and not os.path.lexists(path):
+                advice = "nothing is there, check the path"
+            raise UsageError(f"source must be a feature store, got {path!r}: {advice}")
+        folder = BenchmarkFolder(to, NETWORK)
+        with lock_folder(folder.path):
+            store, label = open_items(source, folder.features, label, backbone, device, progress, reload)
         return [store], label
     stores = open_stores(source)
     if backbone:
