@@ -201,7 +201,7 @@ def load_result(values: dict[str, Any], folder: Path, spec: BackboneSpec) -> Fin
     """Make the result of a finished run from its dict. Raises UsageError if files of the run are damaged or missing."""
     path = folder / RESULT
     backbone = weights_path(spec, folder, BEST)
-    if missing := [path.name for path in (backbone, folder / HEAD) if not path.exists()]:
+    if missing := [path.name for path in (backbone, folder / HEAD, folder / SPLITS) if not path.exists()]:
         raise UsageError(
             f"{' and '.join(missing)} of the finished run in {str(folder)!r} must exist: delete {str(path)!r} to train "
             "again"

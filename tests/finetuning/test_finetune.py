@@ -430,7 +430,7 @@ def test_second_process_in_a_folder_is_refused(made: tuple[Path, Path], tmp_path
         embedpipe.finetune(*made, to=tmp_path, **FAST)
 
 
-@pytest.mark.parametrize("damage", ["result", "backbone.safetensors"])
+@pytest.mark.parametrize("damage", ["result", "backbone.safetensors", "splits.parquet"])
 def test_damaged_result_is_refused_until_it_is_deleted(made: tuple[Path, Path], tmp_path: Path, damage: str) -> None:
     first = embedpipe.finetune(*made, to=tmp_path / "tuned", **FAST)
     path = tmp_path / "tuned" / "result.json"
