@@ -38,13 +38,12 @@ def test_unknown_label_points_to_the_column_that_holds_labels() -> None:
     "use",
     [
         lambda store: FeatureStore(f"{store.path}{HALF}"),
-        lambda store: FeatureStore.exists(HALF),
         lambda store: store.take([HALF]),
         lambda store: store.remove([HALF]),
         lambda store: embedpipe.forget(store, [HALF]),
         lambda store: store.label(pa.table({"id": ["row-000"], "label": ["a"]}), into=HALF),
     ],
-    ids=["path", "exists", "take", "remove", "forget", "column"],
+    ids=["path", "take", "remove", "forget", "column"],
 )
 def test_text_that_is_not_utf_8_is_refused(use: Callable[[FeatureStore], Any], store: FeatureStore) -> None:
     with pytest.raises(UsageError, match="must be UTF-8"):
