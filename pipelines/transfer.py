@@ -5,7 +5,8 @@
 Embeds DATA with a frozen backbone and asks `embedpipe.advise`, which may train networks on a part of the labels for
 the time budget. If fine-tuning is recommended, or the forecast is still open and the expected gain is above --min-gain,
 it trains, and embeds DATA anew with the new backbone if that is better on the validation rows. Otherwise it fits the
-best head on the frozen features. Test rows are read once, at the end. --to gets the stores, the head and result.json; a
+best head on the frozen features, which is measured on a declared test split, or by folds. A network that was trained is
+compared with a head on test rows, which are read once, at the end. --to gets the stores, the head and result.json; a
 second run continues. DATA is a folder of photos, a table of texts, or anything else that `embedpipe.embed` takes.
 
 Exit codes: 0 done; 3 done, but some items failed; 2 bad usage; 1 any other error.
@@ -89,29 +90,28 @@ def main() -> int:
     arguments = parse_arguments()
     store = embed(arguments, "frozen.features", arguments.backbone, arguments.weights)
     advice = decide(store, arguments)
-    stores, network = [store], advice.network
+    network = advice.network
+    failed = store.summary.failed + (0 if network is None else len(network.failed))
     if network is not None and network.best_epoch > 0:
-        stores.append(embed(arguments, "tuned.features", network.backbone_name))
-        chosen = {
-            "backbone": network.backbone_name,
-            "head": network.head,
-            "accuracy": network.test.finetuned,
-        }
-        chosen |= {"measured": f"{network.test.rows:,} test rows", "head_accuracy": network.test.linear_probe}
+        failed += embed(arguments, "tuned.features", network.backbone_name).summary.failed
+        chosen = {"backbone": network.backbone_name, "head": network.head, "accuracy": network.test.finetuned}
+        chosen["measured"] = f"{network.test.rows:,} test rows"
     else:
         if network is not None:
             print("\na network was trained and is not kept: the head is better on the validation rows")
         chosen = fit_best_head(store, advice, arguments.to / "head")
+    if network is not None:
+        chosen |= {"head_accuracy": network.test.linear_probe, "head_measured": f"{network.test.rows:,} test rows"}
     shown = "not measured" if chosen["accuracy"] is None else f"{percent(chosen['accuracy'])} on {chosen['measured']}"
     print(f"\nchosen: {chosen['backbone']}, head {chosen['head']}\n  accuracy {shown}")
     if "head_accuracy" in chosen:
-        print(f"  the head on the frozen backbone: {percent(chosen['head_accuracy'])} on the same rows")
+        print(f"  a head on the frozen backbone: {percent(chosen['head_accuracy'])} on {chosen['head_measured']}")
     if advice.next_step is not None and advice.recommendation == "find out first":
         print(f"not decided yet: --time-budget {advice.next_step.options['time_budget']} may decide")
     result = {"recommendation": advice.recommendation, "chosen": chosen, "advice": advice.to_dict()}
     (arguments.to / "result.json").write_text(json.dumps(result, indent=2), encoding="utf-8")
     print(arguments.to / "result.json")
-    return SOME_FAILED if any(each.summary.failed for each in stores) else 0
+    return SOME_FAILED if failed else 0
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from script import Done, run_script, striped
 
 import embedpipe
 from embedpipe.finetuning.advice.forecasting import forecast
+from embedpipe.statistics import percent
 
 SCRIPT = Path(__file__).parents[2] / "pipelines" / "transfer.py"
 SMALL = ["--backbone", "timm/test_resnet", "--weights", "none", "--near-duplicates", "off", "--epochs", "1"]
@@ -57,6 +58,8 @@ def test_network_is_trained_where_it_is_expected_to_pay(
     assert result["chosen"]["backbone"].startswith("checkpoint/") == is_better
     assert embedpipe.load_head(result["chosen"]["head"]).classes.tolist() == ["a", "b"]
     assert ("a network was trained and is not kept" in done.out) != is_better
+    test = result["advice"]["network"]["test"]
+    assert f"a head on the frozen backbone: {percent(test['linear_probe'])} on {test['rows']} test rows" in done.out
     again = transfer("--learning-rate", "0.003")
     assert (again.code, again.err) == (0, "")
     assert json.loads((tmp_path / "transferred" / "result.json").read_text())["chosen"] == result["chosen"]
