@@ -92,16 +92,17 @@ def main() -> int:
     advice = decide(store, arguments)
     network = advice.network
     failed = store.summary.failed + (0 if network is None else len(network.failed))
+    compared_on = "" if network is None else f"{network.test.rows:,} test rows"
     if network is not None and network.best_epoch > 0:
         failed += embed(arguments, "tuned.features", network.backbone_name).summary.failed
         chosen = {"backbone": network.backbone_name, "head": network.head, "accuracy": network.test.finetuned}
-        chosen["measured"] = f"{network.test.rows:,} test rows"
+        chosen["measured"] = compared_on
     else:
         if network is not None:
             print("\na network was trained and is not kept: the head is better on the validation rows")
         chosen = fit_best_head(store, advice, arguments.to / "head")
     if network is not None:
-        chosen |= {"head_accuracy": network.test.linear_probe, "head_measured": f"{network.test.rows:,} test rows"}
+        chosen |= {"head_accuracy": network.test.linear_probe, "head_measured": compared_on}
     shown = "not measured" if chosen["accuracy"] is None else f"{percent(chosen['accuracy'])} on {chosen['measured']}"
     print(f"\nchosen: {chosen['backbone']}, head {chosen['head']}\n  accuracy {shown}")
     if "head_accuracy" in chosen:

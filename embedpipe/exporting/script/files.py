@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from embedpipe.sources.file_types import suffix_of
-from embedpipe.sources.readers.folder import SYSTEM_FOLDERS, are_splits
+from embedpipe.sources.readers.folder import are_splits, is_folder, is_left_out
 
 Item = dict[str, Any]
 
@@ -56,7 +56,7 @@ def _walk(root: Path, suffixes: Sequence[str]) -> Iterator[str]:
                 continue
             visited.add((info.st_dev, info.st_ino))
             with os.scandir(root / folder) as entries:
-                inside = sorted((entry.name, _is_folder(entry), entry.is_symlink()) for entry in entries)
+                inside = sorted((entry.name, is_folder(entry), entry.is_symlink()) for entry in entries)
         except OSError as error:
             if not folder:
                 sys.exit(f"cannot list the folder {root}: {error}")
@@ -65,11 +65,11 @@ def _walk(root: Path, suffixes: Sequence[str]) -> Iterator[str]:
         if folder and not inside and suffix_of(folder) in suffixes:
             yield folder  # an empty folder with the name of a file
         below = []
-        for name, is_folder, is_link in inside:
+        for name, is_below, is_link in inside:
             path = f"{folder}/{name}" if folder else name
-            if is_folder and not name.startswith(".") and name.lower() not in SYSTEM_FOLDERS:
+            if is_below and not is_left_out(name):
                 below.append((path, is_link))
-            elif not is_folder and not name.startswith(".") and suffix_of(name) in suffixes:
+            elif not is_below and not name.startswith(".") and suffix_of(name) in suffixes:
                 yield path
         pending.extend(reversed(below))
 
@@ -80,15 +80,7 @@ def _is_listed(link: Path, root: Path) -> bool:
     if f"{above}/".startswith(f"{real.rstrip('/')}/"):
         return True
     inside = real.removeprefix(f"{above.rstrip('/')}/")
-    left_out = any(name.startswith(".") or name.lower() in SYSTEM_FOLDERS for name in inside.split("/"))
-    return inside != real and not left_out
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # such as a link to itself, which fails later when it is read
-        return False
+    return inside != real and not any(map(is_left_out, inside.split("/")))
 
 
 def require_items(items: Sequence[Item], sources: Sequence[str], suffixes: Sequence[str]) -> None:

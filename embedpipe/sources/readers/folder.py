@@ -198,7 +198,7 @@ class _Walk:
             if f"{self._real_root}/".startswith(f"{real.rstrip('/')}/"):
                 return "link to a parent folder"
             inside = real.removeprefix(f"{self._real_root.rstrip('/')}/")
-            if inside != real and not any(map(_is_left_out, inside.split("/"))):
+            if inside != real and not any(map(is_left_out, inside.split("/"))):
                 return "link to a listed folder"
         if (info.st_dev, info.st_ino) in self._visited:
             return "link to a listed folder"
@@ -285,7 +285,8 @@ def are_splits(tops: Mapping[str, bool]) -> bool:
     return bool(different) and (len(splits) == len(tops) or (len(different) > 1 and has_classes))
 
 
-def _is_left_out(name: str) -> bool:
+def is_left_out(name: str) -> bool:
+    """Return whether a folder or file of this name is hidden, or a folder of a system."""
     return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
 
 
@@ -307,7 +308,7 @@ def _scan(folder: str) -> _Folder:
             names, folders, links = [], set(), set()
             for entry in entries:  # names only, to save memory
                 names.append(entry.name)
-                if _is_folder(entry):
+                if is_folder(entry):
                     folders.add(entry.name)
                     if entry.is_symlink():
                         links.add(entry.name)
@@ -323,7 +324,8 @@ def _scan(folder: str) -> _Folder:
     )
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a folder, or a link to one."""
     try:
         return entry.is_dir()
     except OSError:  # such as a link to itself, which fails later when it is read
