@@ -280,8 +280,8 @@ class KeyedTable:
                 same += equal.to_pylist()
                 stale.append((file, pc.and_not(mask, pc.is_in(self.file_ids(file), value_set=equal))))
             adds, removes, replaced = self.without(stale)
-            known = pc.is_in(incoming.column("id"), value_set=pa.array(same, pa.string()))
-            changed = incoming.filter(pc.invert(known)) if same else incoming
+            ids, known = incoming.column("id"), pa.array(same, pa.string())
+            changed = incoming.filter(pc.invert(pc.is_in(ids, value_set=known))) if same else incoming
             adds += self.write(changed)
             return adds, removes, Change(changed.num_rows - replaced, replaced, len(same))
 
